@@ -1,1 +1,22 @@
-//! konductor-controller
+//! The Konductor Lease controller: the shell around the pure core.
+//!
+//! `reconcile` is one straight line through these modules, in this order:
+//!
+//! - [`observe`]: watch events into a cache, and the cache into one snapshot with one reading of
+//!   the clock.
+//! - [`decide`]: the policy is asked, the guard checks, the core plans.
+//! - [`commit`]: one conditional write, or none.
+//! - [`report`]: answers to requests, Events, metrics, logs; only after the write.
+
+pub mod args;
+pub mod clock;
+pub mod commit;
+pub mod decide;
+pub mod http;
+pub mod leader;
+pub mod observe;
+pub mod policies;
+pub mod queue;
+pub mod reconcile;
+pub mod report;
+pub mod run;

@@ -60,6 +60,8 @@ pub const EXPIRED: &str = "Expired";
 pub const PREEMPTED: &str = "Preempted";
 /// Request Finished: a person took its hold away.
 pub const FORCE_RELEASED: &str = "ForceReleased";
+/// Request Finished: it held a Lease that was deleted.
+pub const LEASE_DELETED: &str = "LeaseDeleted";
 /// Request Finished: a newer request of the same holder took its place.
 pub const SUPERSEDED: &str = "Superseded";
 

@@ -1,0 +1,223 @@
+//! The engine: what the sandbox can and cannot do.
+//!
+//! Fuel, the deadline and the memory limit are on by construction: there is one way to make an
+//! engine, it sets all three, and it owns the thread that makes the deadline pass. Limits bound what
+//! a guest *does*; they do not bound what compiling it costs.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig,
+    VariableOperatorCost, WasmFeatures,
+};
+
+use crate::limits::{
+    BACKTRACE_FRAMES_MAX, IDLE_TICKS, INSTANCE_SIZE_MAX, KEEP_RESIDENT, Limits, TABLE_ELEMENTS_MAX, TABLES_MAX, TICK,
+};
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The engine cannot be made on this machine.
+    #[error("the WebAssembly engine cannot be made: {0}")]
+    Engine(String),
+    /// The thread of the deadline's clock cannot be started.
+    #[error("the clock of the sandbox cannot be started")]
+    Clock(#[source] std::io::Error),
+    /// The built-in policy was refused: this program was built wrongly.
+    #[error("the built-in policy cannot be loaded")]
+    Builtin(#[source] crate::Rejection),
+}
+
+/// The engine, its limits, its clock, and the places for calls.
+pub(crate) struct Sandbox {
+    pub(crate) engine: Engine,
+    pub(crate) limits: Limits,
+    places: Arc<Places>,
+    clock: Option<JoinHandle<()>>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(limits: Limits) -> Result<Self, HostError> {
+        let engine = Engine::new(&config(&limits)).map_err(|error| HostError::Engine(format!("{error:#}")))?;
+        let places = Arc::new(Places::new(limits.concurrent));
+        let clock = std::thread::Builder::new()
+            .name("policy-clock".to_owned())
+            .spawn({
+                let (engine, places) = (engine.clone(), Arc::clone(&places));
+                move || places.keep_time(&engine)
+            })
+            .map_err(HostError::Clock)?;
+        Ok(Self { engine, limits, places, clock: Some(clock) })
+    }
+
+    /// Waits for a place to run a guest in. A place is free again when what this returns is dropped.
+    pub(crate) fn place(&self) -> Place<'_> {
+        self.places.take()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.places.stop();
+        if let Some(clock) = self.clock.take() {
+            // It only sleeps and counts; if it has panicked nonetheless, there is nothing left to do.
+            let _ = clock.join();
+        }
+    }
+}
+
+fn config(limits: &Limits) -> Config {
+    let mut config = Config::new();
+
+    // Fuel decides: the same input ends at the same place on every replica. Growing memory costs the
+    // host most per instruction, so it costs the guest most.
+    config.consume_fuel(true);
+    let variable = VariableOperatorCost { memory_grow_per_page: u8::MAX, ..VariableOperatorCost::new() };
+    config.operator_cost(OperatorCost { variable, ..OperatorCost::new() });
+    // The epoch is the fence in time around it.
+    config.epoch_interruption(true);
+    config.max_wasm_stack(limits.stack.0);
+
+    // The same bits everywhere, and the smallest surface that ordinary toolchains' output still runs
+    // on. Reference types stay on: current compilers encode every indirect call with them. SIMD
+    // stays on: it is deterministic, and some compilers emit it.
+    config.cranelift_nan_canonicalization(true);
+    config.wasm_features(
+        WasmFeatures::MEMORY64
+            | WasmFeatures::MULTI_MEMORY
+            | WasmFeatures::THREADS
+            | WasmFeatures::SHARED_EVERYTHING_THREADS
+            | WasmFeatures::RELAXED_SIMD
+            | WasmFeatures::TAIL_CALL
+            | WasmFeatures::WIDE_ARITHMETIC
+            | WasmFeatures::CUSTOM_PAGE_SIZES
+            | WasmFeatures::FUNCTION_REFERENCES
+            | WasmFeatures::GC
+            | WasmFeatures::EXCEPTIONS
+            | WasmFeatures::LEGACY_EXCEPTIONS
+            | WasmFeatures::STACK_SWITCHING
+            | WasmFeatures::COMPONENT_MODEL,
+        false,
+    );
+    config.concurrency_support(false);
+
+    config.cranelift_opt_level(OptLevel::Speed);
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
+    // Guests are not debugged here; without these tables compiling is quicker and code smaller.
+    config.native_unwind_info(false);
+
+    config.memory_init_cow(true);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    config
+}
+
+/// Places for instances, made once and reused. What does not fit is refused when it is compiled.
+fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    // More than the pool's own type can count is more than any machine can run.
+    let places = u32::try_from(limits.concurrent).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(places)
+        .total_memories(places)
+        .total_tables(places.saturating_mul(TABLES_MAX))
+        .max_memories_per_module(1)
+        .max_tables_per_module(TABLES_MAX)
+        .max_core_instance_size(INSTANCE_SIZE_MAX.0)
+        .table_elements(TABLE_ELEMENTS_MAX as usize)
+        .max_memory_size(limits.memory.0)
+        .max_unused_warm_slots(places)
+        // Together: pages that a guest has touched are found by one system call, and cleared and kept.
+        .linear_memory_keep_resident(KEEP_RESIDENT.0)
+        .table_keep_resident(KEEP_RESIDENT.0)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// The places for calls, and the clock that runs while one is taken.
+struct Places {
+    state: Mutex<State>,
+    /// A place has become free.
+    freed: Condvar,
+    /// A place was taken, or the end has come, while the clock stood still.
+    wake: Condvar,
+}
+
+struct State {
+    free: usize,
+    taken: usize,
+    clock_stands: bool,
+    stopping: bool,
+}
+
+impl Places {
+    fn new(free: usize) -> Self {
+        let state = State { free: free.max(1), taken: 0, clock_stands: false, stopping: false };
+        Self { state: Mutex::new(state), freed: Condvar::new(), wake: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; if something did, the counts would still be right.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Place<'_> {
+        let mut state = self.lock();
+        while state.free == 0 {
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.free -= 1;
+        state.taken += 1;
+        if state.clock_stands {
+            self.wake.notify_one();
+        }
+        Place { places: self }
+    }
+
+    fn stop(&self) {
+        self.lock().stopping = true;
+        self.wake.notify_one();
+    }
+
+    /// The clock's thread. It sleeps a tick and counts one, so a machine that stood still for a
+    /// minute makes one tick of it: nobody's deadline passes because the clock catches up.
+    fn keep_time(&self, engine: &Engine) {
+        let mut idle = 0;
+        loop {
+            std::thread::sleep(TICK);
+            engine.increment_epoch();
+            let mut state = self.lock();
+            idle = if state.taken > 0 { 0 } else { idle + 1 };
+            if idle >= IDLE_TICKS {
+                state.clock_stands = true;
+                while state.taken == 0 && !state.stopping {
+                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                state.clock_stands = false;
+                idle = 0;
+            }
+            if state.stopping {
+                return;
+            }
+        }
+    }
+}
+
+/// The right to run one guest.
+pub(crate) struct Place<'a> {
+    places: &'a Places,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.places.lock();
+        state.taken -= 1;
+        state.free += 1;
+        drop(state);
+        self.places.freed.notify_one();
+    }
+}

@@ -1,0 +1,10 @@
+;; A length that was read wrongly and allocated: 4 GiB in one step.
+(module
+  (memory (export "memory") 2)
+  (func (export "konductor_policy_v1"))
+  (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
+  (func $decide (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)
+    i32.const 65535
+    memory.grow
+    drop
+    unreachable))

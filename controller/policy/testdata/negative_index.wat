@@ -1,0 +1,8 @@
+;; An index of minus one: not found.
+(module
+  (memory (export "memory") 2)
+  (func (export "konductor_policy_v1"))
+  (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
+  (func $decide (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)
+    i64.const 0x40000000022)
+  (data (i32.const 1024) "{\"grant\":{\"request\":-1,\"ttlMs\":5}}"))

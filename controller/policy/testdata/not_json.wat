@@ -1,0 +1,8 @@
+;; A word, as from a language whose string conversion is not JSON.
+(module
+  (memory (export "memory") 2)
+  (func (export "konductor_policy_v1"))
+  (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
+  (func $decide (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)
+    i64.const 0x40000000007)
+  (data (i32.const 1024) "grant 0"))

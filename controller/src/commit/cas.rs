@@ -1,0 +1,144 @@
+//! The write of a Lease's status, conditional on the resourceVersion that it was decided from.
+
+use std::time::Duration;
+
+use konductor_core::RequestId;
+use konductor_crds::{Lease, LeaseRequest, LeaseStatus};
+use kube::{Api, Client, ResourceExt as _, api::PostParams};
+
+use crate::observe::{Key, Observed};
+
+/// The name under which our writes stand in managedFields.
+pub const FIELD_MANAGER: &str = "konductor-controller";
+
+/// The longest that one API call may take. A hold is at stake for its ttl, and the queue has other
+/// leases; what is not answered by then is tried again from a fresh snapshot.
+pub const API_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What can happen to a plan. Losing the race is an ordinary ending.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The status says already what it should.
+    Unchanged,
+    /// It was written.
+    Committed(Box<Lease>),
+    /// Somebody else has written first; the watch will bring what.
+    Conflict,
+    /// The lease is gone.
+    Gone,
+}
+
+impl Outcome {
+    /// The outcome in one word, for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Committed(_) => "committed",
+            Self::Conflict => "conflict",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Why a write did not come to an end that we know of. It may have happened.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The API server refused or could not be reached.
+    #[error("cannot write the status of lease {key}")]
+    Api {
+        /// Which lease.
+        key: String,
+        /// The cause.
+        #[source]
+        source: kube::Error,
+    },
+    /// No answer in time.
+    #[error("no answer within {}s to the write of the status of lease {key}", API_TIMEOUT.as_secs())]
+    Timeout {
+        /// Which lease.
+        key: String,
+    },
+    /// The API server was asked whether something is there, and did not say.
+    #[error("cannot find out whether {what} of lease {key} exists")]
+    Confirm {
+        /// Which lease.
+        key: String,
+        /// What was asked for.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Option<kube::Error>,
+    },
+}
+
+/// Writes the status if it differs from what was observed.
+///
+/// # Errors
+/// When the outcome is not known. The caller tries again from a fresh snapshot.
+pub async fn compare_and_swap(
+    client: &Client,
+    observed: &Observed,
+    status: LeaseStatus,
+) -> Result<Outcome, CommitError> {
+    if observed.lease.status.as_ref() == Some(&status) {
+        return Ok(Outcome::Unchanged);
+    }
+    let mut lease = (*observed.lease).clone();
+    let namespace = lease.namespace().unwrap_or_default();
+    let name = lease.name_any();
+    lease.status = Some(status);
+    // The server keeps these itself, and they are most of the object.
+    lease.metadata.managed_fields = None;
+    let api = Api::<Lease>::namespaced(client.clone(), &namespace);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let key = || Key::new(&namespace, &name).to_string();
+    match tokio::time::timeout(API_TIMEOUT, api.replace_status(&name, &params, &lease)).await {
+        Err(_) => Err(CommitError::Timeout { key: key() }),
+        Ok(Ok(written)) => Ok(Outcome::Committed(Box::new(written))),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(Outcome::Conflict),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(Outcome::Gone),
+        Ok(Err(source)) => Err(CommitError::Api { key: key(), source }),
+    }
+}
+
+/// Asks the API server whether a holder's request really is gone. `None`: it is, or another one has
+/// its name.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn confirm(client: &Client, key: &Key, request: &RequestId) -> Result<Option<LeaseRequest>, CommitError> {
+    if request.name.is_empty() {
+        return Ok(None);
+    }
+    let found: Option<LeaseRequest> = find(client, key, &request.name, "the holder's request").await?;
+    Ok(found.filter(|r| r.uid().as_deref() == Some(request.uid.as_str())))
+}
+
+/// Asks the API server whether a lease is there that no watch has shown yet. One that is being
+/// deleted counts as gone.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn find_lease(client: &Client, key: &Key) -> Result<Option<Lease>, CommitError> {
+    // A request may name anything. What the API server would not accept is the name of nothing.
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if key.name.is_empty() || key.name.len() > 253 || !key.name.chars().all(allowed) {
+        return Ok(None);
+    }
+    let found: Option<Lease> = find(client, key, &key.name, "the object").await?;
+    Ok(found.filter(|l| l.metadata.deletion_timestamp.is_none()))
+}
+
+async fn find<K>(client: &Client, key: &Key, name: &str, what: &str) -> Result<Option<K>, CommitError>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(client.clone(), &key.namespace);
+    let failed = |source| CommitError::Confirm { key: key.to_string(), what: what.to_owned(), source };
+    let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| failed(None))?;
+    found.map_err(|e| failed(Some(e)))
+}

@@ -1,0 +1,247 @@
+//! Decide: ask the lease's policy, let the guard check the answer, and plan.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use konductor_core::{Checked, Plan, Question, Situation, Verdict, check, plan, question, situations};
+use konductor_crds::v1::{
+    OnFailure,
+    reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
+};
+use konductor_policy::{Decided, Policy};
+
+use crate::{
+    observe::{Key, Observed, World},
+    policies::{Policies, Resolved},
+    report::Metrics,
+};
+
+/// How many answers to "are these params valid" are remembered. A lease has one; above this the
+/// memory starts afresh.
+const PARAMS_REMEMBERED: usize = 4096;
+
+/// What is needed to decide.
+pub struct Decider {
+    /// The policies.
+    pub policies: Arc<Policies>,
+    /// The cache, for the namespaces' default policies.
+    pub world: Arc<World>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The leases whose policy failed when it was last asked, with the digest that failed.
+    failing: Mutex<HashMap<Key, String>>,
+    /// The errors that a module has found in params, by digest and params.
+    params: Mutex<HashMap<(String, String), Vec<String>>>,
+}
+
+/// What came of deciding.
+pub struct Consulted {
+    /// The plan.
+    pub plan: Plan,
+    /// Who decided: the policy's name and digest. `None` when nobody was asked, or nobody could answer.
+    pub decider: Option<(String, String)>,
+    /// The name of the policy that the lease means.
+    pub policy_name: String,
+    /// Whether the lease's own policy works.
+    pub health: Health,
+}
+
+/// Whether a lease's policy works: what the PolicyReady condition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it works.
+    pub ready: bool,
+    /// The condition's reason.
+    pub reason: String,
+    /// The condition's message.
+    pub message: String,
+}
+
+/// One policy's answer to one question, or why there is none.
+type Answer = Result<(Checked, String), (&'static str, String)>;
+
+impl Decider {
+    /// A decider with nothing remembered.
+    #[must_use]
+    pub fn new(policies: Arc<Policies>, world: Arc<World>, metrics: Arc<Metrics>) -> Self {
+        Self { policies, world, metrics, failing: Mutex::default(), params: Mutex::default() }
+    }
+
+    /// Decides what is to be done about a lease.
+    pub async fn decide(self: &Arc<Self>, key: &Key, observed: &Observed) -> Consulted {
+        let snapshot = &observed.snapshot;
+        let name = self.policies.name_for(&observed.lease, &self.world);
+        let resolved = self.policies.resolve(&key.namespace, &name);
+        let spec = observed.lease.spec.policy.as_ref();
+        let params = spec
+            .and_then(|p| p.params.as_ref())
+            .map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string());
+        let on_failure = spec.and_then(|p| p.on_failure).unwrap_or_default();
+        let mut health = self.health_unasked(key, observed, &resolved);
+
+        let mut situations = situations(snapshot);
+        let plain = situations.pop();
+        for situation in situations.iter().chain(plain.as_ref()) {
+            let (verdict, decider) = match question(snapshot, situation) {
+                None => (not_asked(observed), None),
+                Some(question) => {
+                    let question = Arc::new(question);
+                    let own = self.ask(&resolved, &params, question.clone()).await;
+                    health = self.health_asked(key, &resolved, &own);
+                    self.settle(own, &resolved, on_failure, question).await
+                }
+            };
+            let plan = plan(snapshot, situation, &verdict);
+            if plan.grants() || !situation.superseding {
+                return Consulted { plan, decider, policy_name: name, health };
+            }
+        }
+        // Not reached: the last situation is never a superseding one.
+        let plan = plan(snapshot, &Situation::plain(snapshot), &Verdict::NotAsked);
+        Consulted { plan, decider: None, policy_name: name, health }
+    }
+
+    /// The verdict: the own policy's answer, or what the lease's `onFailure` says.
+    async fn settle(
+        self: &Arc<Self>,
+        own: Answer,
+        resolved: &Resolved,
+        on_failure: OnFailure,
+        question: Arc<Question>,
+    ) -> (Verdict, Option<(String, String)>) {
+        let problem = match own {
+            Ok((checked, digest)) => return (Verdict::Decided(checked), Some((resolved.name.clone(), digest))),
+            Err((_, problem)) => problem,
+        };
+        match on_failure {
+            OnFailure::Hold => (Verdict::Unavailable(problem), None),
+            OnFailure::Default => {
+                let builtin = Resolved {
+                    name: konductor_crds::DEFAULT_POLICY.to_owned(),
+                    policy: Some(self.policies.builtin()),
+                    problem: None,
+                };
+                match self.ask(&builtin, "{}", question).await {
+                    Ok((checked, digest)) => (Verdict::Decided(checked), Some((builtin.name, digest))),
+                    Err((_, also)) => {
+                        (Verdict::Unavailable(format!("{problem}; and the built-in policy: {also}")), None)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks one policy, and lets the guard check its answer.
+    async fn ask(self: &Arc<Self>, resolved: &Resolved, params: &str, question: Arc<Question>) -> Answer {
+        let Some(policy) = resolved.policy.clone() else {
+            let (reason, message) = resolved.problem.clone().unwrap_or((POLICY_FAULT, "no module".to_owned()));
+            return Err((reason, message));
+        };
+        let digest = policy.digest().to_owned();
+        let this = self.clone();
+        let params = params.to_owned();
+        let asked = question.clone();
+        let decided = tokio::task::spawn_blocking(move || this.call(&policy, &params, &asked)).await;
+        let decided = decided.unwrap_or_else(|panic| Err((POLICY_FAULT, format!("the host failed: {panic}"))))?;
+        match check(&question, decided.decision) {
+            Ok(checked) => {
+                checked.clamps().iter().for_each(|c| self.metrics.guard(c.rule()));
+                Ok((checked, digest))
+            }
+            Err(refusal) => {
+                self.metrics.guard(refusal.rule());
+                Err((POLICY_VETOED, refusal.to_string()))
+            }
+        }
+    }
+
+    /// Calls into the sandbox. Blocks for at most the policy's budget.
+    fn call(&self, policy: &Policy, params: &str, question: &Question) -> Result<Decided, (&'static str, String)> {
+        let errors = self.params_errors(policy, params)?;
+        if !errors.is_empty() {
+            return Err((INVALID_PARAMS, format!("the policy refuses spec.policy.params: {}", errors.join("; "))));
+        }
+        let started = Instant::now();
+        let decided = policy.decide(question, params);
+        self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| d.fuel).map_err(|f| f.reason()));
+        decided.map_err(|fault| (POLICY_FAULT, crate::report::chain(&fault)))
+    }
+
+    fn params_errors(&self, policy: &Policy, params: &str) -> Result<Vec<String>, (&'static str, String)> {
+        let key = (policy.digest().to_owned(), params.to_owned());
+        if let Some(known) = self.params.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let errors = policy.validate(params).map_err(|fault| {
+            self.metrics.decision_fault(fault.reason());
+            (POLICY_FAULT, format!("while it validated its params: {}", crate::report::chain(&fault)))
+        })?;
+        let mut remembered = self.params.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= PARAMS_REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(key, errors.clone());
+        Ok(errors)
+    }
+
+    /// The health after the policy was asked.
+    fn health_asked(&self, key: &Key, resolved: &Resolved, answer: &Answer) -> Health {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(_) => {
+                failing.remove(key);
+                Health::of(resolved)
+            }
+            Err((reason, message)) => {
+                if let Some(policy) = &resolved.policy {
+                    failing.insert(key.clone(), policy.digest().to_owned());
+                }
+                Health { ready: false, reason: (*reason).to_owned(), message: message.clone() }
+            }
+        }
+    }
+
+    /// The health when there is nothing to ask: what was said last still counts, as long as the same
+    /// module is in use and it was this replica that saw it fail.
+    fn health_unasked(&self, key: &Key, observed: &Observed, resolved: &Resolved) -> Health {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = resolved.policy.as_ref().is_some_and(|p| failing.get(key).is_some_and(|d| d == p.digest()));
+        let said = observed.conditions().iter().find(|c| c.type_ == POLICY_READY && c.status == "False");
+        match said.filter(|_| same) {
+            Some(said) => Health {
+                ready: false,
+                reason: said.reason.clone().unwrap_or_default(),
+                message: said.message.clone().unwrap_or_default(),
+            },
+            None => Health::of(resolved),
+        }
+    }
+
+    /// Forgets what was remembered of a lease that is gone.
+    pub fn forget(&self, key: &Key) {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+impl Health {
+    fn of(resolved: &Resolved) -> Self {
+        match &resolved.problem {
+            Some((reason, message)) => Self { ready: false, reason: (*reason).to_owned(), message: message.clone() },
+            None => Self {
+                ready: true,
+                reason: POLICY_ACTIVE.to_owned(),
+                message: format!("The policy {} decides.", resolved.name),
+            },
+        }
+    }
+}
+
+fn not_asked(observed: &Observed) -> Verdict {
+    match &observed.snapshot.lease.problem {
+        Some(problem) => Verdict::Unavailable(problem.clone()),
+        None => Verdict::NotAsked,
+    }
+}

@@ -1,0 +1,42 @@
+//! Flags in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use konductor_controller::{
+    args::{Args, LogFormat},
+    run::run,
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(problem) = args.validate() {
+        eprintln!("konductor-controller: {problem}");
+        return ExitCode::from(2);
+    }
+    let filter = EnvFilter::try_new(&args.log);
+    let Ok(filter) = filter else {
+        eprintln!("konductor-controller: --log {:?} is not a log filter; write info, debug, or module=level", args.log);
+        return ExitCode::from(2);
+    };
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("konductor-controller: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the controller has failed");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Observe: watch events into a world, and the world into snapshots.
+
+mod convert;
+mod snapshot;
+mod watch;
+mod world;
+
+pub use convert::{record, request_facts};
+pub use snapshot::{Observed, Sight, observe};
+pub use watch::{Feeds, Synced, watch_all};
+pub use world::{Key, World};

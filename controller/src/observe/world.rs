@@ -1,0 +1,411 @@
+//! What this replica has seen of the cluster, indexed the way a snapshot needs it.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use konductor_core::{Millis, Time};
+use konductor_crds::{Lease, LeaseRequest, v1::RequestPhase};
+use kube::{Resource, ResourceExt as _};
+
+use crate::clock::Reading;
+
+/// How many deleted requests are remembered for each lease. Only the holder's matters, and it is
+/// asked for soon; one that was forgotten costs a read from the API server, nothing else.
+const DELETED_MAX: usize = 64;
+
+/// The coarsest unit of the API server's timestamps: whole seconds.
+const SERVER_TIME_UNIT: Millis = Millis(1_000);
+
+/// The namespace and name of a Lease, whether it exists or not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// metadata.namespace
+    pub namespace: String,
+    /// metadata.name
+    pub name: String,
+}
+
+impl Key {
+    /// The key of this name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of the Lease that a request names.
+    #[must_use]
+    pub fn of_request(request: &LeaseRequest) -> Self {
+        Self::new(request.namespace().unwrap_or_default(), request.spec.lease.clone())
+    }
+
+    fn of<K: Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The cache. Every method is short and synchronous; the lock is never held across an await.
+#[derive(Debug, Default)]
+pub struct World {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) leases: HashMap<Key, LeaseEntry>,
+    /// Requests by the lease that they name, then by their own name.
+    pub(super) requests: HashMap<Key, HashMap<String, RequestEntry>>,
+    /// The lease that a request names, by the request's own key.
+    lease_of: HashMap<Key, Key>,
+    /// The newest deleted requests of each lease, by uid.
+    pub(super) deleted: HashMap<Key, VecDeque<String>>,
+    /// The policy that an unnamed one means, by namespace.
+    default_policy: HashMap<String, String>,
+    listed_leases: HashSet<Key>,
+    listed_requests: HashSet<Key>,
+    listed_namespaces: HashSet<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct LeaseEntry {
+    pub(super) object: Arc<Lease>,
+    /// When the hold is due, by our monotonic clock.
+    pub(super) due: Option<Due>,
+    /// When we last wrote its status.
+    pub(super) written: Option<Duration>,
+}
+
+/// When a hold is due, and which hold that was said of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) token: i64,
+    pub(super) expires: Time,
+    pub(super) at: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct RequestEntry {
+    pub(super) object: Arc<LeaseRequest>,
+    /// Its place in the order of arrival.
+    pub(super) sequence: i64,
+    /// How old the last touch was when it was observed, and when that was.
+    pub(super) touched: (Millis, Duration),
+    /// Since when its status says that it is over.
+    pub(super) over_since: Option<Duration>,
+}
+
+/// An object's resourceVersion as a number. Kubernetes calls it opaque, but every API server counts
+/// it up with every write, and since 1.35 says so. 0 for what is not a number.
+pub(super) fn version<K: Resource>(object: &K) -> i64 {
+    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+impl World {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while the lock was held can at worst have lost one event, which the next list repairs.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A Lease as a watch, a list or our own write has shown it. Returns its key.
+    pub fn apply_lease(&self, lease: Lease) -> Key {
+        let key = Key::of(&lease);
+        self.lock().upsert_lease(key.clone(), lease);
+        key
+    }
+
+    /// Our own write of a Lease's status, with the reading that it was computed from.
+    pub fn wrote_lease(&self, lease: Lease, reading: Reading) {
+        let key = Key::of(&lease);
+        let mut inner = self.lock();
+        let due = held(&lease).map(|(token, expires)| Due {
+            token,
+            expires,
+            at: reading.mono + to_duration(expires - reading.now()),
+        });
+        inner.upsert_lease(key.clone(), lease);
+        if let Some(entry) = inner.leases.get_mut(&key) {
+            entry.written = Some(reading.mono);
+            // A hold that this write did not change keeps what was said of it before.
+            let known = matches!((&due, &entry.due), (Some(new), Some(old)) if old.token == new.token && old.expires == new.expires);
+            if !known {
+                entry.due = due;
+            }
+        }
+    }
+
+    /// A Lease that is gone.
+    pub fn delete_lease(&self, lease: &Lease) -> Key {
+        let key = Key::of(lease);
+        let mut inner = self.lock();
+        if inner.leases.get(&key).is_some_and(|e| e.object.uid() == lease.uid()) {
+            inner.leases.remove(&key);
+            inner.deleted.remove(&key);
+        }
+        key
+    }
+
+    /// A LeaseRequest as a watch, a list or a read has shown it. Returns the keys of the leases concerned.
+    pub fn apply_request(&self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
+        self.lock().upsert_request(request, reading, skew)
+    }
+
+    /// A LeaseRequest that is gone. Returns the key of its lease.
+    pub fn delete_request(&self, request: &LeaseRequest) -> Option<Key> {
+        let own = Key::of(request);
+        let mut inner = self.lock();
+        let same = inner.entry(&own).is_some_and(|e| e.object.uid() == request.uid());
+        if same {
+            return inner.remove_request(&own);
+        }
+        // Not in the cache; remember all the same that this uid will not come back.
+        let lease = Key::of_request(request);
+        inner.remember_deleted(&lease, request.uid().unwrap_or_default());
+        Some(lease)
+    }
+
+    /// A request that the API server says is gone, though no watch has told us.
+    pub fn confirm_deleted(&self, lease: &Key, uid: &str) {
+        self.lock().remember_deleted(lease, uid.to_owned());
+    }
+
+    /// A list of leases begins.
+    pub fn leases_list_begins(&self) {
+        self.lock().listed_leases.clear();
+    }
+
+    /// A Lease in the list.
+    pub fn lease_listed(&self, lease: Lease) -> Key {
+        let key = self.apply_lease(lease);
+        self.lock().listed_leases.insert(key.clone());
+        key
+    }
+
+    /// The list of leases is complete: what is not in it is gone. Returns the keys that are gone.
+    pub fn leases_list_done(&self) -> Vec<Key> {
+        let mut inner = self.lock();
+        let listed = std::mem::take(&mut inner.listed_leases);
+        let gone: Vec<Key> = inner.leases.keys().filter(|k| !listed.contains(k)).cloned().collect();
+        for key in &gone {
+            inner.leases.remove(key);
+            inner.deleted.remove(key);
+        }
+        gone
+    }
+
+    /// A list of requests begins.
+    pub fn requests_list_begins(&self) {
+        self.lock().listed_requests.clear();
+    }
+
+    /// A LeaseRequest in the list.
+    pub fn request_listed(&self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
+        let own = Key::of(&request);
+        let mut inner = self.lock();
+        inner.listed_requests.insert(own);
+        inner.upsert_request(request, reading, skew)
+    }
+
+    /// The list of requests is complete. Returns the keys of the leases whose requests are gone.
+    pub fn requests_list_done(&self) -> Vec<Key> {
+        let mut inner = self.lock();
+        let listed = std::mem::take(&mut inner.listed_requests);
+        let gone: Vec<Key> = inner.lease_of.keys().filter(|k| !listed.contains(k)).cloned().collect();
+        gone.iter().filter_map(|own| inner.remove_request(own)).collect()
+    }
+
+    /// A list of namespaces begins.
+    pub fn namespaces_list_begins(&self) {
+        self.lock().listed_namespaces.clear();
+    }
+
+    /// A Namespace and what its annotation says. Returns the leases for which that is news.
+    pub fn apply_namespace(&self, name: &str, default_policy: Option<String>, in_list: bool) -> Vec<Key> {
+        let mut inner = self.lock();
+        if in_list {
+            inner.listed_namespaces.insert(name.to_owned());
+        }
+        let before = match default_policy.clone().filter(|p| !p.is_empty()) {
+            Some(policy) => inner.default_policy.insert(name.to_owned(), policy),
+            None => inner.default_policy.remove(name),
+        };
+        if before == default_policy {
+            return Vec::new();
+        }
+        inner.leases.keys().filter(|k| k.namespace == name).cloned().collect()
+    }
+
+    /// The list of namespaces is complete.
+    pub fn namespaces_list_done(&self) {
+        let mut inner = self.lock();
+        let listed = std::mem::take(&mut inner.listed_namespaces);
+        inner.default_policy.retain(|name, _| listed.contains(name));
+    }
+
+    /// The policy that an unnamed one means in this namespace, if its annotation says so.
+    #[must_use]
+    pub fn default_policy(&self, namespace: &str) -> Option<String> {
+        self.lock().default_policy.get(namespace).cloned()
+    }
+
+    /// Every key that there is something to do for: leases, and requests without one.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        let inner = self.lock();
+        let orphans = inner.requests.keys().filter(|k| !inner.leases.contains_key(k));
+        inner.leases.keys().chain(orphans).cloned().collect()
+    }
+
+    /// The leases for which a predicate on the object holds.
+    #[must_use]
+    pub fn leases_where(&self, wanted: impl Fn(&Lease) -> bool) -> Vec<Key> {
+        self.lock().leases.iter().filter(|(_, e)| wanted(&e.object)).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// How many leases there are in each phase and how many requests in each phase, for the metrics.
+    #[must_use]
+    pub fn census(&self) -> (HashMap<&'static str, i64>, HashMap<&'static str, i64>) {
+        let inner = self.lock();
+        let mut leases = HashMap::from([("Available", 0), ("Held", 0), ("Expired", 0)]);
+        for entry in inner.leases.values() {
+            let phase = entry.object.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
+            *leases.entry(phase.as_str()).or_insert(0) += 1;
+        }
+        let mut requests = HashMap::from([("Pending", 0), ("Granted", 0), ("Denied", 0), ("Finished", 0)]);
+        for entry in inner.requests.values().flat_map(HashMap::values) {
+            let phase = entry.object.status.as_ref().and_then(|s| s.phase).unwrap_or(RequestPhase::Pending);
+            *requests.entry(phase.as_str()).or_insert(0) += 1;
+        }
+        (leases, requests)
+    }
+}
+
+impl Inner {
+    fn upsert_lease(&mut self, key: Key, lease: Lease) {
+        match self.leases.get_mut(&key) {
+            // A watch may still bring what our own write has overtaken.
+            Some(entry) if entry.object.uid() == lease.uid() && version(&*entry.object) > version(&lease) => {}
+            Some(entry) if entry.object.uid() == lease.uid() => entry.object = Arc::new(lease),
+            _ => {
+                self.deleted.remove(&key);
+                self.leases.insert(key, LeaseEntry { object: Arc::new(lease), due: None, written: None });
+            }
+        }
+    }
+
+    fn entry(&self, own: &Key) -> Option<&RequestEntry> {
+        self.requests.get(self.lease_of.get(own)?)?.get(&own.name)
+    }
+
+    fn upsert_request(&mut self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
+        let own = Key::of(&request);
+        let lease = Key::of_request(&request);
+        let mut concerned = vec![lease.clone()];
+        // One that is being deleted is withdrawn, even if a finalizer keeps it for a while.
+        if request.meta().deletion_timestamp.is_some() {
+            let uid = request.uid().unwrap_or_default();
+            concerned.extend(self.remove_request(&own));
+            self.remember_deleted(&lease, uid);
+            return concerned;
+        }
+        let old = self.entry(&own);
+        if old.is_some_and(|e| e.object.uid() == request.uid() && version(&*e.object) > version(&request)) {
+            return Vec::new();
+        }
+        let same = old.filter(|e| e.object.uid() == request.uid());
+        let over = request
+            .status
+            .as_ref()
+            .and_then(|s| s.phase)
+            .is_some_and(|p| matches!(p, RequestPhase::Denied | RequestPhase::Finished));
+        let entry = RequestEntry {
+            sequence: request
+                .status
+                .as_ref()
+                .and_then(|s| s.sequence)
+                .unwrap_or_else(|| same.map_or_else(|| version(&request), |e| e.sequence)),
+            touched: match same {
+                Some(e) if e.object.spec.renewals == request.spec.renewals => e.touched,
+                Some(_) => (Millis::ZERO, reading.mono),
+                None => (age(&request, reading, skew), reading.mono),
+            },
+            over_since: over.then(|| same.and_then(|e| e.over_since).unwrap_or(reading.mono)),
+            object: Arc::new(request),
+        };
+        // A request that names another lease now, or another object of its name, leaves its old place.
+        let moved = self.lease_of.get(&own).is_some_and(|was| *was != lease);
+        if moved || (old_uid_differs(self.entry(&own), &entry.object)) {
+            concerned.extend(self.remove_request(&own));
+        }
+        self.lease_of.insert(own.clone(), lease.clone());
+        self.requests.entry(lease).or_default().insert(own.name, entry);
+        concerned
+    }
+
+    fn remove_request(&mut self, own: &Key) -> Option<Key> {
+        let lease = self.lease_of.remove(own)?;
+        let requests = self.requests.get_mut(&lease)?;
+        let entry = requests.remove(&own.name);
+        if requests.is_empty() {
+            self.requests.remove(&lease);
+        }
+        if let Some(uid) = entry.and_then(|e| e.object.uid()) {
+            self.remember_deleted(&lease, uid);
+        }
+        Some(lease)
+    }
+
+    fn remember_deleted(&mut self, lease: &Key, uid: String) {
+        if !self.leases.contains_key(lease) {
+            return;
+        }
+        let deleted = self.deleted.entry(lease.clone()).or_default();
+        if !deleted.contains(&uid) {
+            deleted.push_back(uid);
+            if deleted.len() > DELETED_MAX {
+                deleted.pop_front();
+            }
+        }
+    }
+}
+
+fn old_uid_differs(old: Option<&RequestEntry>, new: &LeaseRequest) -> bool {
+    old.is_some_and(|e| e.object.uid() != new.uid())
+}
+
+/// How long ago a request that we see for the first time was created or last changed by its client,
+/// at least. The timestamps are the API server's, in whole seconds and by its clock.
+fn age(request: &LeaseRequest, reading: Reading, skew: Millis) -> Millis {
+    let created = request.creation_timestamp().map(|t| t.0.as_millisecond());
+    let changed = request
+        .managed_fields()
+        .iter()
+        .filter(|f| f.subresource.is_none())
+        .filter_map(|f| f.time.as_ref().map(|t| t.0.as_millisecond()))
+        .max();
+    let Some(touched) = created.max(changed) else {
+        return Millis::ZERO;
+    };
+    let age = reading.now_floor() - Time(touched) - SERVER_TIME_UNIT - skew;
+    age.max(Millis::ZERO)
+}
+
+/// The token and expiry of a Lease that is held.
+pub(super) fn held(lease: &Lease) -> Option<(i64, Time)> {
+    let status = lease.status.as_ref()?;
+    let record = super::convert::record(Some(status), |_| None);
+    record.hold().map(|hold| (record.token, hold.expires))
+}
+
+/// A span as a duration; none for what is not ahead.
+pub(super) fn to_duration(span: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(span.0).unwrap_or(0))
+}

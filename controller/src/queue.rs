@@ -1,0 +1,219 @@
+//! The work queue: each key at most once in it, at most once in work, and woken in time.
+//!
+//! kube-runtime's scheduler would do the same, but it passes every key through a timer wheel with a
+//! granularity of a millisecond, which is a third of what a whole grant takes.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    hash::Hash,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// A queue of keys to reconcile.
+#[derive(Debug)]
+pub struct Queue<K> {
+    inner: Mutex<Inner<K>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner<K> {
+    ready: VecDeque<K>,
+    queued: HashSet<K>,
+    running: HashSet<K>,
+    /// Keys that were pushed while they ran: they go back in when they are done.
+    again: HashSet<K>,
+    timers: BTreeSet<(Instant, K)>,
+    timer_of: HashMap<K, Instant>,
+}
+
+impl<K: Clone + Eq + Hash + Ord> Default for Queue<K> {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                ready: VecDeque::new(),
+                queued: HashSet::new(),
+                running: HashSet::new(),
+                again: HashSet::new(),
+                timers: BTreeSet::new(),
+                timer_of: HashMap::new(),
+            }),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord> Queue<K> {
+    fn lock(&self) -> MutexGuard<'_, Inner<K>> {
+        // Nothing between lock and unlock can leave the maps half changed, so a poisoned lock is sound.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a reconcile of this key, now.
+    pub fn push(&self, key: K) {
+        let mut inner = self.lock();
+        if inner.running.contains(&key) {
+            inner.again.insert(key);
+            return;
+        }
+        if inner.queued.insert(key.clone()) {
+            inner.ready.push_back(key);
+            drop(inner);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Asks for a reconcile of this key after a while, in place of what was asked for it before.
+    pub fn push_after(&self, key: K, after: Duration) {
+        let at = Instant::now() + after;
+        let mut inner = self.lock();
+        if let Some(old) = inner.timer_of.insert(key.clone(), at) {
+            inner.timers.remove(&(old, key.clone()));
+        }
+        inner.timers.insert((at, key));
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// The next key to reconcile; waits for one. Every key that was popped must be given to
+    /// [`Queue::done`].
+    pub async fn pop(&self) -> K {
+        loop {
+            let changed = self.changed.notified();
+            let next_timer = {
+                let mut inner = self.lock();
+                inner.fire_timers(Instant::now());
+                if let Some(key) = inner.ready.pop_front() {
+                    inner.queued.remove(&key);
+                    inner.running.insert(key.clone());
+                    if !inner.ready.is_empty() {
+                        // One notice wakes one worker; pass it on while there is more to do.
+                        self.changed.notify_one();
+                    }
+                    return key;
+                }
+                inner.timers.first().map(|(at, _)| *at)
+            };
+            match next_timer {
+                Some(at) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(at) => {}
+                    }
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Says that the reconcile of a popped key is over.
+    pub fn done(&self, key: &K) {
+        let mut inner = self.lock();
+        inner.running.remove(key);
+        if inner.again.remove(key) && inner.queued.insert(key.clone()) {
+            inner.ready.push_back(key.clone());
+            drop(inner);
+            self.changed.notify_one();
+        }
+    }
+
+    /// How many keys wait to be reconciled now.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.lock().ready.len()
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord> Inner<K> {
+    fn fire_timers(&mut self, now: Instant) {
+        while let Some((at, _)) = self.timers.first() {
+            if *at > now {
+                break;
+            }
+            let Some((_, key)) = self.timers.pop_first() else { break };
+            self.timer_of.remove(&key);
+            if self.running.contains(&key) {
+                self.again.insert(key);
+            } else if self.queued.insert(key.clone()) {
+                self.ready.push_back(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_queued_once_and_runs_once_at_a_time() {
+        let queue = Queue::default();
+        queue.push("a");
+        queue.push("a");
+        assert_eq!(queue.pop().await, "a");
+        queue.push("a");
+        assert!(tokio::time::timeout(Duration::from_secs(1), queue.pop()).await.is_err(), "a ran twice at once");
+        queue.done(&"a");
+        assert_eq!(queue.pop().await, "a");
+        queue.done(&"a");
+        assert!(tokio::time::timeout(Duration::from_secs(1), queue.pop()).await.is_err(), "a came from nowhere");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_wish_replaces_an_earlier_timer() {
+        let queue = Queue::default();
+        let start = Instant::now();
+        queue.push_after("a", Duration::from_secs(1));
+        queue.push_after("a", Duration::from_secs(5));
+        assert_eq!(queue.pop().await, "a");
+        assert!(start.elapsed() >= Duration::from_secs(5));
+        queue.done(&"a");
+        assert!(tokio::time::timeout(Duration::from_secs(60), queue.pop()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_fires_during_a_run_is_not_lost() {
+        let queue = Queue::default();
+        queue.push("a");
+        assert_eq!(queue.pop().await, "a");
+        queue.push_after("a", Duration::from_millis(10));
+        queue.push("b");
+        tokio::time::advance(Duration::from_millis(20)).await;
+        assert_eq!(queue.pop().await, "b");
+        queue.done(&"a");
+        assert_eq!(queue.pop().await, "a");
+    }
+
+    #[tokio::test]
+    async fn many_workers_take_every_key() {
+        let queue = std::sync::Arc::new(Queue::default());
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    let mut taken = Vec::new();
+                    loop {
+                        let key: u32 = queue.pop().await;
+                        queue.done(&key);
+                        if key == u32::MAX {
+                            queue.push(u32::MAX);
+                            return taken;
+                        }
+                        taken.push(key);
+                    }
+                })
+            })
+            .collect();
+        (0..1000).for_each(|key| queue.push(key));
+        queue.push(u32::MAX);
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.await.expect("a worker ends"));
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..1000).collect::<Vec<_>>());
+    }
+}

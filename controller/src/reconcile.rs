@@ -1,0 +1,204 @@
+//! The straight line: observe → decide → commit → report. Nothing else decides or commits.
+
+use std::{sync::Arc, time::Duration};
+
+use konductor_core::{Settings, orphans};
+use kube::Client;
+use tracing::{error, warn};
+
+use crate::{
+    clock::Clock,
+    commit::{self, CommitError, Outcome},
+    decide::Decider,
+    observe::{Key, Sight, World, observe},
+    queue::Queue,
+    report::{self, Answers, Events, Metrics},
+};
+
+/// How soon a reconcile is tried again whose write found that somebody else had written first, or
+/// that the lease is gone. The watch normally brings the news much sooner.
+const CONFLICT_RETRY: Duration = Duration::from_millis(500);
+
+/// The first and the longest pause after failures in a row. A hold may be waiting to be given on, so
+/// the longest is short; the API server's own priority and fairness protects it from us.
+const FAILURE_RETRY_FIRST: Duration = Duration::from_millis(100);
+const FAILURE_RETRY_MOST: Duration = Duration::from_secs(5);
+
+/// How often a missing holder's request is asked for within one reconcile. The answer settles it;
+/// a second time is for a lease that changed hands meanwhile.
+const CONFIRM_TRIES: usize = 3;
+
+/// What a reconcile needs.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The cache.
+    pub world: Arc<World>,
+    /// Who decides.
+    pub decider: Arc<Decider>,
+    /// Who answers requests.
+    pub answers: Arc<Answers>,
+    /// Who writes Events.
+    pub events: Events,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The rules' settings.
+    pub settings: Settings,
+    /// By how much the clocks of two replicas may differ.
+    pub skew: Duration,
+}
+
+/// What is next for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing, until something happens.
+    Await,
+    /// Look again after this long, if nothing happens before.
+    After(Duration),
+}
+
+/// Reconciles one key: a name and nothing else, so that a missed event and a restart look the same.
+///
+/// # Errors
+/// When the API server's answer is not known. Nothing is reported then; the next reconcile starts
+/// from what is.
+pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
+    let mut tries = 0;
+    let observed = loop {
+        let reading = ctx.clock.read();
+        match observe(&ctx.world, key, reading, ctx.skew, ctx.settings) {
+            Sight::Lease(observed) => break observed,
+            Sight::NoLease(requests) => {
+                ctx.decider.forget(key);
+                let plan = orphans(&requests, ctx.settings);
+                // A request may overtake the news of its own lease: the two come by different watches.
+                if !plan.answers.is_empty()
+                    && tries < CONFIRM_TRIES
+                    && let Some(lease) = commit::find_lease(&ctx.client, key).await?
+                {
+                    tries += 1;
+                    ctx.world.apply_lease(lease);
+                    continue;
+                }
+                ctx.answers.send(key, &plan.answers);
+                ctx.answers.sweep(key, &plan.sweep);
+                return Ok(plan.wake_in.map_or(Next::Await, |wake| Next::After(millis(wake))));
+            }
+            Sight::Unconfirmed(request) if tries < CONFIRM_TRIES => {
+                tries += 1;
+                match commit::confirm(&ctx.client, key, &request).await? {
+                    // Our watch of requests is behind; this is what it will bring.
+                    Some(found) => drop(ctx.world.apply_request(found, ctx.clock.read(), skew_millis(ctx.skew))),
+                    None => ctx.world.confirm_deleted(key, &request.uid),
+                }
+            }
+            Sight::Unconfirmed(_) => return Ok(Next::After(CONFLICT_RETRY)),
+        }
+    };
+    let consulted = ctx.decider.decide(key, &observed).await;
+    let status = commit::next_status(&observed, &consulted);
+    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await?;
+    if let Outcome::Committed(lease) = &outcome {
+        ctx.world.wrote_lease((**lease).clone(), observed.reading);
+    }
+    report::publish(key, &observed, &consulted, &outcome, &ctx.answers, &ctx.events, &ctx.metrics);
+    Ok(match outcome {
+        Outcome::Conflict | Outcome::Gone => Next::After(CONFLICT_RETRY),
+        Outcome::Unchanged | Outcome::Committed(_) => {
+            consulted.plan.wake_in.map_or(Next::Await, |wake| Next::After(millis(wake)))
+        }
+    })
+}
+
+fn millis(span: konductor_core::Millis) -> Duration {
+    Duration::from_millis(u64::try_from(span.0).unwrap_or(0))
+}
+
+fn skew_millis(skew: Duration) -> konductor_core::Millis {
+    konductor_core::Millis(i64::try_from(skew.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Takes keys from the queue and reconciles them, one after the other, until `go` is false.
+pub async fn work(
+    ctx: Arc<Context>,
+    queue: Arc<Queue<Key>>,
+    failures: Arc<Failures>,
+    mut go: tokio::sync::watch::Receiver<bool>,
+) {
+    loop {
+        let key = tokio::select! {
+            biased;
+            _ = go.wait_for(|go| !*go) => return,
+            key = queue.pop() => key,
+        };
+        let started = std::time::Instant::now();
+        // A panic must not take the key with it: it would stay marked as running for ever.
+        let (task_ctx, task_key) = (ctx.clone(), key.clone());
+        let ended = tokio::spawn(async move { reconcile(&task_ctx, &task_key).await }).await;
+        ctx.metrics.reconciled(started.elapsed());
+        match ended {
+            Ok(Ok(next)) => {
+                failures.forget(&key);
+                if let Next::After(wake) = next {
+                    queue.push_after(key.clone(), wake);
+                }
+            }
+            Ok(Err(failure)) => {
+                ctx.metrics.outcome("error");
+                ctx.metrics.api_error("commit");
+                let pause = failures.pause(&key);
+                warn!(lease = %key, error = report::chain(&failure), retry_ms = pause.as_millis(), "cannot reconcile");
+                queue.push_after(key.clone(), pause);
+            }
+            Err(panic) => {
+                ctx.metrics.outcome("panic");
+                let pause = failures.pause(&key);
+                error!(lease = %key, %panic, "the reconcile panicked; this is a defect");
+                queue.push_after(key.clone(), pause);
+            }
+        }
+        queue.done(&key);
+    }
+}
+
+/// How often each key has failed in a row.
+#[derive(Debug, Default)]
+pub struct Failures(std::sync::Mutex<std::collections::HashMap<Key, u32>>);
+
+impl Failures {
+    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<Key, u32>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn forget(&self, key: &Key) {
+        self.lock().remove(key);
+    }
+
+    /// Counts a failure and says how long to wait: doubled each time, up to the most.
+    fn pause(&self, key: &Key) -> Duration {
+        let mut failures = self.lock();
+        let count = failures.entry(key.clone()).or_insert(0);
+        let pause = FAILURE_RETRY_FIRST.saturating_mul(1_u32 << (*count).min(16));
+        *count += 1;
+        pause.min(FAILURE_RETRY_MOST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_start_afresh() {
+        let failures = Failures::default();
+        let key = Key::new("ns", "lease");
+        let pauses: Vec<_> = (0..8).map(|_| failures.pause(&key)).collect();
+        assert_eq!(pauses[0], FAILURE_RETRY_FIRST);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[7], FAILURE_RETRY_MOST);
+        failures.forget(&key);
+        assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST);
+    }
+}

@@ -1,0 +1,223 @@
+//! The statuses of requests: advice, written after the lease and off the way of the next decision.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use konductor_core::{Answer, Ending, RequestAnswer, RequestId};
+use konductor_crds::{
+    LeaseRequest, LeaseRequestStatus,
+    time::format_timestamp,
+    v1::{
+        RequestPhase,
+        reasons::{
+            DENIED_BY_POLICY, EXPIRED, FORCE_RELEASED, INVALID_REQUEST, LEASE_DELETED, LEASE_GRANTED, LEASE_NOT_FOUND,
+            PREEMPTED, RELEASED, SUPERSEDED, TIMED_OUT, WAITING,
+        },
+    },
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::Metrics;
+use crate::{
+    commit::{API_TIMEOUT, FIELD_MANAGER},
+    observe::Key,
+    queue::Queue,
+};
+
+/// How many answers are written at the same time: enough to hide their latency, few enough that the
+/// leases' own writes come first.
+const AT_ONCE: usize = 8;
+
+/// How soon a lease is looked at again whose answer could not be written. The look itself finds out
+/// again what is to be said.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The writer of answers.
+pub struct Answers {
+    /// What was sent and has not come back by watch yet, by uid: it is not sent twice.
+    sent: Mutex<HashMap<String, Answer>>,
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+/// One thing to do to a request.
+struct Job {
+    key: Key,
+    request: RequestId,
+    what: What,
+}
+
+enum What {
+    Answer(Answer),
+    Delete,
+}
+
+impl Answers {
+    /// The writer and the work that it hands on. The queue of jobs needs no limit of its own: `sent`
+    /// lets in one for each request, and requests are objects of the API server.
+    #[must_use]
+    pub fn new() -> (Arc<Self>, AnswerJobs) {
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        (Arc::new(Self { sent: Mutex::default(), jobs }), AnswerJobs(receiver))
+    }
+
+    fn sent(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes these answers, soon.
+    pub fn send(&self, key: &Key, answers: &[RequestAnswer]) {
+        for RequestAnswer { request, answer } in answers {
+            let same = self.sent().get(&request.uid) == Some(answer);
+            if !same {
+                self.sent().insert(request.uid.clone(), answer.clone());
+                self.push(key, request, What::Answer(answer.clone()));
+            }
+        }
+    }
+
+    /// Deletes these requests, soon.
+    pub fn sweep(&self, key: &Key, requests: &[RequestId]) {
+        for request in requests {
+            self.push(key, request, What::Delete);
+        }
+    }
+
+    fn push(&self, key: &Key, request: &RequestId, what: What) {
+        // The receiver lives as long as the controller; when it is gone there is nothing left to tell.
+        let _ = self.jobs.send(Job { key: key.clone(), request: request.clone(), what });
+    }
+
+    /// A watch has shown a request: if its status is what was sent last, that is done with.
+    pub fn seen(&self, request: &LeaseRequest) {
+        let Some(uid) = request.uid() else { return };
+        let mut sent = self.sent();
+        if let Some(answer) = sent.get(&uid)
+            && request.status.as_ref().is_some_and(|s| s.phase == Some(phase(answer)))
+        {
+            sent.remove(&uid);
+        }
+    }
+
+    /// A request is gone.
+    pub fn forget(&self, request: &LeaseRequest) {
+        if let Some(uid) = request.uid() {
+            self.sent().remove(&uid);
+        }
+    }
+
+    /// How many answers are on their way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.sent().len()
+    }
+}
+
+/// The receiving end of [`Answers`].
+pub struct AnswerJobs(mpsc::UnboundedReceiver<Job>);
+
+impl AnswerJobs {
+    /// Writes answers until the task is dropped.
+    pub async fn run(self, client: Client, answers: Arc<Answers>, queue: Arc<Queue<Key>>, metrics: Arc<Metrics>) {
+        let jobs = futures::stream::unfold(self.0, |mut jobs| async { jobs.recv().await.map(|job| (job, jobs)) });
+        jobs.for_each_concurrent(AT_ONCE, |job| {
+            let (client, answers, queue, metrics) = (client.clone(), answers.clone(), queue.clone(), metrics.clone());
+            async move {
+                let done = tokio::time::timeout(API_TIMEOUT, write(&client, &job)).await;
+                let problem = match done {
+                    Ok(Ok(())) => return,
+                    Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => {
+                        // Gone, or another object of that name. The watch tells what there is now.
+                        debug!(lease = %job.key, request = job.request.name, code = status.code, "request has changed");
+                        answers.sent().remove(&job.request.uid);
+                        return;
+                    }
+                    Ok(Err(error)) => super::chain(&error),
+                    Err(_) => "no answer in time".to_owned(),
+                };
+                metrics.api_error("answer");
+                warn!(lease = %job.key, request = job.request.name, problem, "cannot write the status of a request; trying again");
+                answers.sent().remove(&job.request.uid);
+                queue.push_after(job.key, RETRY);
+            }
+        })
+        .await;
+    }
+}
+
+async fn write(client: &Client, job: &Job) -> kube::Result<()> {
+    let api = Api::<LeaseRequest>::namespaced(client.clone(), &job.key.namespace);
+    match &job.what {
+        What::Answer(answer) => {
+            let patch = json!({ "metadata": { "uid": job.request.uid }, "status": status(answer) });
+            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            api.patch_status(&job.request.name, &params, &Patch::Merge(patch)).await.map(drop)
+        }
+        What::Delete => {
+            let only_this = Preconditions { uid: Some(job.request.uid.clone()), resource_version: None };
+            let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
+            api.delete(&job.request.name, &params).await.map(drop)
+        }
+    }
+}
+
+fn phase(answer: &Answer) -> RequestPhase {
+    match answer {
+        Answer::Pending { .. } | Answer::NoLease { .. } => RequestPhase::Pending,
+        Answer::Granted { .. } => RequestPhase::Granted,
+        Answer::Denied { .. } | Answer::Invalid { .. } => RequestPhase::Denied,
+        Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => RequestPhase::Finished,
+    }
+}
+
+/// The status that says this answer.
+fn status(answer: &Answer) -> LeaseRequestStatus {
+    let (reason, message) = match answer {
+        Answer::Pending { .. } => (WAITING, "It waits for its turn.".to_owned()),
+        Answer::NoLease { .. } => {
+            (LEASE_NOT_FOUND, "There is no Lease of that name in this namespace; it waits for one.".to_owned())
+        }
+        Answer::Lost => (LEASE_DELETED, "The Lease that it held was deleted.".to_owned()),
+        Answer::Granted { .. } => (LEASE_GRANTED, "It holds the lease.".to_owned()),
+        Answer::Denied { reason } if reason.is_empty() => (DENIED_BY_POLICY, "The policy gave no reason.".to_owned()),
+        Answer::Denied { reason } => (DENIED_BY_POLICY, reason.clone()),
+        Answer::Invalid { problem } => (INVALID_REQUEST, problem.clone()),
+        Answer::Over(Ending::Released) => (RELEASED, "It gave the lease back.".to_owned()),
+        Answer::Over(Ending::Expired) => (EXPIRED, "Its hold ran out.".to_owned()),
+        Answer::Over(Ending::Preempted) => (PREEMPTED, "Its hold was handed over to another request.".to_owned()),
+        Answer::Over(Ending::ForceReleased) => (FORCE_RELEASED, "A person took its hold away.".to_owned()),
+        Answer::Over(Ending::Superseded) | Answer::Superseded => {
+            (SUPERSEDED, "A newer request of the same holder took its place.".to_owned())
+        }
+        Answer::TimedOut { why } => (TIMED_OUT, why.clone()),
+    };
+    let mut status = LeaseRequestStatus {
+        phase: Some(phase(answer)),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..LeaseRequestStatus::default()
+    };
+    match answer {
+        Answer::Pending { sequence } | Answer::NoLease { sequence } => status.sequence = Some(*sequence),
+        Answer::Granted { token, expires } => {
+            status.fencing_token = Some(*token);
+            status.expires = Some(format_timestamp(expires.0));
+        }
+        Answer::Denied { .. }
+        | Answer::Invalid { .. }
+        | Answer::Over(_)
+        | Answer::Lost
+        | Answer::Superseded
+        | Answer::TimedOut { .. } => {}
+    }
+    status
+}

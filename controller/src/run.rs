@@ -1,0 +1,244 @@
+//! The composition root: builds everything, and owns the end of everything.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use konductor_core::Millis;
+use konductor_policy::Host;
+use kube::{Client, Config};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+use tracing::info;
+
+use crate::{
+    args::Args,
+    clock::{Clock, SystemClock},
+    decide::Decider,
+    http::{self, Status},
+    leader,
+    observe::{Feeds, World, watch_all},
+    policies::Policies,
+    queue::Queue,
+    reconcile::{Context, Failures, work},
+    report::{Answers, Events, Metrics},
+};
+
+/// How long a shutdown may take: below the 30 seconds after which Kubernetes kills.
+const SHUTDOWN_MOST: Duration = Duration::from_secs(20);
+
+/// Runs the controller until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or when a part ends that should not.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    // Every field by name: a flag that nobody uses does not compile.
+    let settings = args.settings();
+    let Args {
+        namespace,
+        identity,
+        leader_elect,
+        leader_election_duration,
+        listen,
+        default_policy,
+        max_clock_skew,
+        max_hold: _,
+        expired_retention: _,
+        finished_retention: _,
+        workers,
+        log_format: _,
+        log: _,
+    } = args;
+    let identity = if identity.is_empty() { own_name() } else { identity };
+
+    let config = Config::infer().await.context("cannot find a Kubernetes cluster: set KUBECONFIG, or run in a Pod")?;
+    info!(version = env!("CARGO_PKG_VERSION"), server = %config.cluster_url, identity, namespace, "starting");
+    let client = Client::try_from(config).context("cannot make a Kubernetes client")?;
+    let host = Arc::new(Host::new().context("cannot start the policy host")?);
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr().context("cannot tell the address that we listen on")?;
+    info!(%address, "serving /healthz, /readyz and /metrics");
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new());
+    #[expect(clippy::cast_precision_loss, reason = "a start time in seconds needs no more than 52 bits")]
+    metrics.started(clock.read().now().0 as f64 / 1e3);
+    let world = Arc::new(World::default());
+    let queue = Arc::new(Queue::default());
+    let policies = Arc::new(Policies::new(host, namespace.clone(), default_policy));
+    let (answers, answer_jobs) = Answers::new();
+    let (events, event_jobs) = Events::new(metrics.clone());
+
+    // None of these may end before the process does.
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    let feeds = Feeds {
+        world: world.clone(),
+        policies: policies.clone(),
+        queue: queue.clone(),
+        clock: clock.clone(),
+        skew: Millis(i64::try_from(max_clock_skew.as_millis()).unwrap_or(i64::MAX)),
+        metrics: metrics.clone(),
+        answers: answers.clone(),
+    };
+    let synced = watch_all(&client, &feeds, &mut tasks);
+    let loaded = policies.loaded();
+    spawn(&mut tasks, "answers", answer_jobs.run(client.clone(), answers.clone(), queue.clone(), metrics.clone()));
+    spawn(&mut tasks, "events", event_jobs.run(client.clone(), identity.clone(), metrics.clone()));
+    spawn(&mut tasks, "policies", policies.clone().run(world.clone(), queue.clone(), events.clone(), metrics.clone()));
+
+    let (stop, stopping) = watch::channel(false);
+    let (leading, is_leader) = watch::channel(!leader_elect);
+    let election = leader_elect.then(|| {
+        tokio::spawn(leader::elect(
+            client.clone(),
+            namespace,
+            identity,
+            leader_election_duration,
+            leading.clone(),
+            stopping.clone(),
+        ))
+    });
+    let http_stop = stopping.clone();
+    let status = Status {
+        metrics: metrics.clone(),
+        world: world.clone(),
+        queue: queue.clone(),
+        answers: answers.clone(),
+        synced: synced.clone(),
+        loaded: loaded.clone(),
+    };
+    let server = tokio::spawn(http::serve(listener, status, stopped(http_stop)));
+
+    let ctx = Arc::new(Context {
+        client,
+        world: world.clone(),
+        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone())),
+        answers: answers.clone(),
+        events,
+        metrics: metrics.clone(),
+        clock,
+        settings,
+        skew: max_clock_skew,
+    });
+    let reconciling = Reconciling { ctx, queue, world, workers, metrics };
+    let mut reconciler = tokio::spawn(reconciling.run(is_leader, synced, loaded, stopping));
+
+    let ended = tokio::select! {
+        signal = terminated() => signal.map(|name| info!(signal = name, "stopping")),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(name) => Err(anyhow::anyhow!("the {name} task has ended")),
+            Err(panic) => Err(anyhow::Error::new(panic).context("a task has panicked")),
+        },
+        ended = &mut reconciler => match ended {
+            Ok(()) => Err(anyhow::anyhow!("the reconciler has ended")),
+            Err(panic) => Err(anyhow::Error::new(panic).context("the reconciler has panicked")),
+        },
+    };
+    stop.send_replace(true);
+    let goodbye = async {
+        if !reconciler.is_finished() {
+            let _ = reconciler.await;
+        }
+        // What has been committed is told before we go.
+        while answers.under_way() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if let Some(election) = election {
+            let _ = election.await;
+        }
+        let _ = server.await;
+    };
+    let grace = if ended.is_ok() { SHUTDOWN_MOST } else { Duration::from_secs(1) };
+    if tokio::time::timeout(grace, goodbye).await.is_err() && ended.is_ok() {
+        bail!("the shutdown took longer than {}s", grace.as_secs());
+    }
+    info!("stopped");
+    ended
+}
+
+fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+/// The workers, running while this replica leads and its caches are complete.
+struct Reconciling {
+    ctx: Arc<Context>,
+    queue: Arc<Queue<crate::observe::Key>>,
+    world: Arc<World>,
+    workers: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Reconciling {
+    async fn run(
+        self,
+        mut leading: watch::Receiver<bool>,
+        mut synced: watch::Receiver<crate::observe::Synced>,
+        mut loaded: watch::Receiver<bool>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        // Before the lists are complete a holder's request might only not have been listed yet, and
+        // before the policies are loaded another one would decide.
+        let ready = async {
+            let listed = synced.wait_for(|s| s.all()).await.is_ok();
+            listed && loaded.wait_for(|l| *l).await.is_ok()
+        };
+        tokio::select! {
+            ready = ready => if !ready { return },
+            _ = stopping.wait_for(|s| *s) => return,
+        }
+        info!("caches complete");
+        loop {
+            tokio::select! {
+                led = leading.wait_for(|l| *l) => if led.is_err() { return },
+                _ = stopping.wait_for(|s| *s) => return,
+            }
+            self.metrics.leading(true);
+            info!(workers = self.workers, "reconciling");
+            // A new leader looks at everything once: it does not know what the last one left undone.
+            self.world.keys().into_iter().for_each(|k| self.queue.push(k));
+            let failures = Arc::new(Failures::default());
+            let go = Arc::new(watch::Sender::new(true));
+            let mut workers = JoinSet::new();
+            for _ in 0..self.workers {
+                workers.spawn(work(self.ctx.clone(), self.queue.clone(), failures.clone(), go.subscribe()));
+            }
+            tokio::select! {
+                _ = leading.wait_for(|l| !*l) => {}
+                _ = stopping.wait_for(|s| *s) => {}
+            }
+            // What is in work is finished; nothing new is begun.
+            go.send_replace(false);
+            while workers.join_next().await.is_some() {}
+            self.metrics.leading(false);
+            if *stopping.borrow() {
+                return;
+            }
+        }
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|s| *s).await;
+}
+
+async fn terminated() -> anyhow::Result<&'static str> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
+}
+
+/// A name for a replica that was given none: the host's and the process's.
+fn own_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}-{}", std::process::id())
+}

@@ -1,0 +1,73 @@
+//! The clock that a holder's deadline is counted on.
+
+use std::time::Duration;
+
+/// A reading of a [`Clock`]: the time since an origin that only this process knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment that lies `since_origin` after the clock's origin.
+    #[must_use]
+    pub fn new(since_origin: Duration) -> Self {
+        Self(since_origin)
+    }
+
+    /// The moment `later` after this one.
+    #[must_use]
+    pub fn after(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(later))
+    }
+
+    /// How much time is left from `now` until this moment; zero when it has passed.
+    #[must_use]
+    pub fn left_at(self, now: Self) -> Duration {
+        self.0.saturating_sub(now.0)
+    }
+}
+
+/// A clock that never goes back, is never set, and does not stand still while the machine is
+/// suspended: a lease does not stand still either.
+pub trait Clock: Send + Sync + 'static {
+    /// What the clock shows now.
+    fn now(&self) -> Moment;
+}
+
+/// The machine's own clock: `CLOCK_BOOTTIME` on Linux, which counts time spent in suspend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+/// On macOS the monotonic clock counts suspend; elsewhere there is none better.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        let read = rustix::time::clock_gettime(CLOCK);
+        let seconds = u64::try_from(read.tv_sec).unwrap_or_default();
+        let nanos = u32::try_from(read.tv_nsec).unwrap_or_default();
+        Moment(Duration::new(seconds, nanos))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_runs_and_never_goes_back() {
+        let first = SystemClock.now();
+        let second = SystemClock.now();
+        assert!(second >= first);
+        assert!(first > Moment::new(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_moment_that_has_passed_leaves_nothing() {
+        let now = Moment::new(Duration::from_secs(10));
+        assert_eq!(now.after(Duration::from_secs(5)).left_at(now), Duration::from_secs(5));
+        assert_eq!(now.left_at(now.after(Duration::from_secs(5))), Duration::ZERO);
+    }
+}

@@ -1,0 +1,222 @@
+//! Connecting to the API server: from inside of a Pod, or with a kubeconfig.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use kube::{
+    Config,
+    client::{ClientBuilder, ConfigExt as _},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tower::{BoxError, ServiceBuilder};
+
+use super::error::{Error, Problem, Result};
+
+/// What the user said about the cluster.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// A kubeconfig file; absent: `$KUBECONFIG`, else `~/.kube/config`, else the Pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig; absent: its current one.
+    pub context: Option<String>,
+    /// The namespace; absent: the context's or the Pod's own, else `default`.
+    pub namespace: Option<String>,
+}
+
+/// A way to an API server. No connection is opened before the first call.
+#[derive(Clone)]
+pub struct Connection {
+    /// The Kubernetes client.
+    pub client: kube::Client,
+    /// The namespace that is meant.
+    pub namespace: String,
+    /// The API server's address.
+    pub server: String,
+    /// Whether it is the API server of the cluster that this process runs in, by its service account.
+    pub in_cluster: bool,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A watch may be silent for minutes; a peer that is gone without a word is found out by this.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Prepares a client from what the user said, the environment and the files that it names.
+///
+/// # Errors
+/// If no configuration is found, or the one that is found cannot be read.
+pub async fn connect(options: &ConnectOptions) -> Result<Connection> {
+    const DOING: &str = "connect to the API server";
+    let unusable = |why: String| Error::new(DOING, Problem::Unreachable(why));
+    let (config, in_cluster) = configuration(options).await.map_err(unusable)?;
+    let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let server = config.cluster_url.to_string();
+    let client = client(config).map_err(|error| unusable(error.to_string()))?;
+    Ok(Connection { client, namespace, server, in_cluster })
+}
+
+async fn configuration(options: &ConnectOptions) -> Result<(Config, bool), String> {
+    let by_name = options.kubeconfig.is_some() || options.context.is_some();
+    let file = match &options.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path).map_err(|error| told(&error, Some(path))),
+        None => Kubeconfig::read().map_err(|error| told(&error, None)),
+    };
+    let selected = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
+    let from_file = match file {
+        Ok(file) => {
+            let has_proxy = names_proxy(&file, options.context.as_deref());
+            match Config::from_custom_kubeconfig(file, &selected).await {
+                Ok(config) => Ok((config, has_proxy)),
+                Err(error) => Err(told(&error, options.kubeconfig.as_deref())),
+            }
+        }
+        Err(why) => Err(why),
+    };
+    let why = match from_file {
+        Ok((mut config, has_proxy)) => {
+            // A proxy of the environment is meant for other hosts than these.
+            if !has_proxy
+                && is_direct(config.cluster_url.host().unwrap_or_default(), std::env::var("NO_PROXY").ok().as_deref())
+            {
+                config.proxy_url = None;
+            }
+            return Ok((config, false));
+        }
+        Err(why) if by_name => return Err(why),
+        Err(why) => why,
+    };
+    match Config::incluster() {
+        Ok(config) => Ok((config, true)),
+        Err(_) => Err(format!("{why}; and this is not a Pod with a service account")),
+    }
+}
+
+fn told(error: &dyn std::error::Error, path: Option<&Path>) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    match path {
+        Some(path) if !text.contains(&path.display().to_string()) => format!("{}: {text}", path.display()),
+        _ => text,
+    }
+}
+
+/// Whether the kubeconfig itself asks for a proxy.
+fn names_proxy(file: &Kubeconfig, context: Option<&str>) -> bool {
+    let Some(context) = context.or(file.current_context.as_deref()) else {
+        return false;
+    };
+    let context = file.contexts.iter().find(|named| named.name == context).and_then(|named| named.context.as_ref());
+    let cluster = context.and_then(|context| file.clusters.iter().find(|named| named.name == context.cluster));
+    cluster.and_then(|named| named.cluster.as_ref()).is_some_and(|cluster| cluster.proxy_url.is_some())
+}
+
+/// Whether a host is reached without the proxy of the environment: this machine, or what `NO_PROXY` lists.
+fn is_direct(host: &str, no_proxy: Option<&str>) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let listed = |entry: &str| {
+        let domain = entry.trim().trim_start_matches('.');
+        let below = || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        domain == "*" || (!domain.is_empty() && (host == domain || below()))
+    };
+    loopback || no_proxy.unwrap_or_default().split(',').any(listed)
+}
+
+/// As kube builds its client, with three differences: small writes are sent at once (TCP_NODELAY), a
+/// dead peer is noticed, and nothing is tried again behind our back: how long to try is decided here.
+fn client(mut config: Config) -> kube::Result<kube::Client> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.default_retry = false;
+    if config.proxy_url.is_some() {
+        return Ok(ClientBuilder::try_from(config)?.build());
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let hyper = hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(hyper);
+    Ok(kube::Client::new(service, config.default_namespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_of_the_environment_is_not_for_every_host() {
+        for (host, no_proxy, direct) in [
+            ("127.0.0.1", None, true),
+            ("[::1]", None, true),
+            ("localhost", None, true),
+            ("api.example.org", None, false),
+            ("api.example.org", Some("example.com,.example.org"), true),
+            ("api.example.org", Some("example.org"), true),
+            ("badexample.org", Some("example.org"), false),
+            ("10.0.0.1", Some("10.0.0.1"), true),
+            ("10.0.0.1", Some(""), false),
+            ("10.0.0.1", Some("*"), true),
+        ] {
+            assert_eq!(is_direct(host, no_proxy), direct, "{host} {no_proxy:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_named_wins_over_the_contexts() {
+        let directory = std::env::temp_dir().join(format!("koncli-connect-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let path = directory.join("kubeconfig");
+        std::fs::write(
+            &path,
+            "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+             clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n\
+             contexts: [{name: a, context: {cluster: c, user: ''}}, {name: b, context: {cluster: c, user: '', namespace: prod}}]\n",
+        )
+        .expect("written");
+        for (context, namespace, expected) in
+            [(None, None, "default"), (Some("b"), None, "prod"), (Some("b"), Some("mine"), "mine")]
+        {
+            let options = ConnectOptions {
+                kubeconfig: Some(path.clone()),
+                context: context.map(str::to_owned),
+                namespace: namespace.map(str::to_owned),
+            };
+            let connection = connect(&options).await.expect("connects");
+            assert_eq!(connection.namespace, expected);
+        }
+        let unknown = ConnectOptions { kubeconfig: Some(path), context: Some("z".to_owned()), namespace: None };
+        let error = connect(&unknown).await.expect_err("no such context");
+        assert_eq!(error.exit_code(), 5);
+        assert!(error.to_string().contains('z'), "{error}");
+        std::fs::remove_dir_all(&directory).expect("removed");
+    }
+}

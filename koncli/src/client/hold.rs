@@ -1,0 +1,186 @@
+//! A hold on a lease, and until when this process may rely on it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use konductor_crds::v1::RequestRef;
+
+use super::{clock::Moment, decide::Grant};
+
+/// A hold on a lease, as this process knows it.
+///
+/// It is not released when it is dropped: a program that ends uncleanly keeps its lease until it
+/// expires, and a program that ends cleanly calls [`release`](super::Client::release_hold).
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// The lease that is held.
+    pub lease: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Who holds it.
+    pub holder: String,
+    /// The LeaseRequest that holds it.
+    pub request: RequestRef,
+    /// The fencing token: hand it to whatever the lease protects.
+    pub token: i64,
+    /// When it was granted, as the controller wrote it.
+    pub acquired: String,
+    /// When it ends unless it is renewed, as the controller wrote it. Not to be compared with a
+    /// clock of this machine: use [`Hold::deadline`].
+    pub expires: String,
+    /// How long the first grant lasts, in milliseconds.
+    pub ttl_ms: i64,
+    /// How often it was renewed.
+    pub renewals: i64,
+    pub(crate) deadline: Moment,
+    /// When the request that was granted had not been sent yet.
+    pub(crate) granted_after: Moment,
+    pub(crate) counter: i64,
+}
+
+impl Hold {
+    /// When this process must have stopped to rely on the hold, on its own clock: strictly before
+    /// the controller may grant the lease to anybody else.
+    #[must_use]
+    pub fn deadline(&self) -> Moment {
+        self.deadline
+    }
+
+    /// How long this process may still rely on the hold.
+    #[must_use]
+    pub fn left_at(&self, now: Moment) -> Duration {
+        self.deadline.left_at(now)
+    }
+
+    pub(crate) fn grant(&self) -> Grant {
+        Grant {
+            token: self.token,
+            acquired: self.acquired.clone(),
+            expires: self.expires.clone(),
+            length_ms: self.ttl_ms,
+            renewals: self.renewals,
+            acted_on: self.request.renewals,
+        }
+    }
+
+    /// Takes over what a renewal brought. `sent` was read before the renewal was sent.
+    pub(crate) fn renewed(&mut self, grant: Grant, sent: Moment, counter: i64) {
+        self.deadline = renewal_deadline(sent, self.granted_after, self.ttl_ms, grant.length_ms);
+        self.expires = grant.expires;
+        self.renewals = grant.renewals;
+        self.request.renewals = grant.acted_on;
+        self.counter = self.counter.max(counter);
+    }
+}
+
+/// How much earlier than the end of a ttl its holder stops: a twentieth, at least 100 ms, at most
+/// 5 s, and never more than half. It covers clocks that run at different rates and the time between
+/// reading the clock and acting on it.
+pub(crate) fn margin(ttl: Duration) -> Duration {
+    (ttl / 20).clamp(Duration::from_millis(100), Duration::from_secs(5)).min(ttl / 2)
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}
+
+/// The deadline of a grant of `length_ms` that was decided after `granted_after`.
+pub(crate) fn first_deadline(granted_after: Moment, length_ms: i64) -> Moment {
+    let length = millis(length_ms);
+    granted_after.after(length - margin(length))
+}
+
+/// The deadline of a renewed hold. The controller does not tell when it decided, so there are two
+/// bounds, and the earlier one counts:
+/// a renewal lasts at most as long as the first grant, counted from before it was sent; and
+/// `expires - acquired` spans the whole hold, counted from before the grant. The first is wrong if
+/// the policy renews for less than it first granted, the second if the controller's clock was set;
+/// each covers the other.
+fn renewal_deadline(sent: Moment, granted_after: Moment, first_ms: i64, whole_ms: i64) -> Moment {
+    let first = millis(first_ms);
+    let whole = granted_after.after(millis(whole_ms).saturating_sub(margin(first)));
+    first_deadline(sent, first_ms).min(whole)
+}
+
+/// When which value of the request's counter was sent: what a grant that names a value was decided
+/// after. A client that waited for an hour may so rely on nearly the whole ttl.
+#[derive(Debug)]
+pub(crate) struct Beats(BTreeMap<i64, Moment>);
+
+/// A grant names the newest beat that its controller saw; older ones than this cannot be meant.
+const BEATS_KEPT: usize = 16;
+
+impl Beats {
+    /// The request is about to be created, with its counter at zero.
+    pub(crate) fn new(sent: Moment) -> Self {
+        Self(BTreeMap::from([(0, sent)]))
+    }
+
+    /// The next value of the counter, about to be sent.
+    pub(crate) fn next(&mut self, now: Moment) -> i64 {
+        let counter = self.last() + 1;
+        self.0.insert(counter, now);
+        // The first one stays: it is right for every grant.
+        if self.0.len() > BEATS_KEPT {
+            let oldest = self.0.keys().copied().nth(1);
+            oldest.map(|counter| self.0.remove(&counter));
+        }
+        counter
+    }
+
+    /// The newest value that was sent.
+    pub(crate) fn last(&self) -> i64 {
+        self.0.last_key_value().map_or(0, |(&counter, _)| counter)
+    }
+
+    /// A moment before the decision of a grant that names `acted_on`.
+    pub(crate) fn before_grant(&self, acted_on: i64) -> Moment {
+        let newest = self.0.range(..=acted_on).next_back().or_else(|| self.0.first_key_value());
+        newest.map_or(Moment::new(Duration::ZERO), |(_, &sent)| sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment::new(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_holder_stops_before_the_ttl_is_over() {
+        for (ttl_ms, deadline_ms) in
+            [(600_000, 595_000), (60_000, 57_000), (30_000, 28_500), (1_000, 900), (150, 75), (0, 0), (-5, 0)]
+        {
+            assert_eq!(first_deadline(at(1_000), ttl_ms), at(1_000 + deadline_ms), "{ttl_ms}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_counts_from_before_it_was_sent_and_never_beyond_what_was_granted() {
+        for (what, sent, granted_after, whole_ms, deadline) in [
+            ("the usual", 11_000, 1_000, 40_100, 39_500),
+            ("the policy renewed for 5 s only", 11_000, 1_000, 15_100, 14_600),
+            ("the controller's clock went forward", 11_000, 1_000, 3_600_000, 39_500),
+            ("the controller's clock went back", 11_000, 1_000, 300, 1_000),
+        ] {
+            assert_eq!(renewal_deadline(at(sent), at(granted_after), 30_000, whole_ms), at(deadline), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_grant_is_counted_from_the_newest_beat_that_it_names() {
+        let mut beats = Beats::new(at(100));
+        assert_eq!(beats.before_grant(0), at(100));
+        assert_eq!((beats.next(at(200)), beats.next(at(300))), (1, 2));
+        for (acted_on, sent) in [(0, 100), (1, 200), (2, 300), (9, 300), (-1, 100)] {
+            assert_eq!(beats.before_grant(acted_on), at(sent), "{acted_on}");
+        }
+        for n in 0..50 {
+            beats.next(at(1_000 + n));
+        }
+        assert_eq!(beats.last(), 52);
+        assert_eq!(beats.before_grant(52), at(1_049));
+        assert_eq!(beats.before_grant(5), at(100), "forgotten beats are replaced by an earlier moment");
+    }
+}

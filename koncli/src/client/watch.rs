@@ -1,0 +1,216 @@
+//! A watch on one object that goes on until it is dropped.
+
+use std::{fmt::Debug, pin::Pin, time::Duration};
+
+use futures::{Stream, StreamExt as _, stream};
+use kube::{
+    Api,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    error::{Access, CallFailure, CallFailureKind, is_transient},
+    names,
+};
+
+/// From where a watch starts.
+#[derive(Debug, Clone)]
+pub(crate) enum From {
+    /// The object as it is now arrives first, if there is one. Nothing arrives if there is none.
+    Now,
+    /// Every change after this resourceVersion.
+    After(String),
+}
+
+/// What a watch on one object tells.
+#[derive(Debug)]
+pub(crate) enum Seen<K> {
+    /// The object as it is.
+    Present(K),
+    /// It is not there (any more).
+    Gone,
+    /// The API server cannot be watched; it is tried again.
+    Trouble(String),
+}
+
+/// A watch that can be held in a struct and polled in a `select!`.
+pub(crate) type Watch<K> = Pin<Box<dyn Stream<Item = Result<Seen<K>, CallFailure>> + Send>>;
+
+/// How long the API server may take to begin to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
+
+enum State<K> {
+    Connect(From),
+    Stream(Events<K>, From),
+    /// The stream broke where it cannot be taken up again: what happened meanwhile is found by listing.
+    List,
+    Wait(Duration),
+    Over,
+}
+
+struct Watcher<K> {
+    api: Api<K>,
+    name: String,
+    list: Access,
+    watch: Access,
+    state: State<K>,
+    failures: u32,
+}
+
+/// Watches one object. The stream survives closed connections, expired resourceVersions and an API
+/// server that is away; it ends only with an error that trying again does not mend.
+pub(crate) fn object<K>(api: Api<K>, name: &str, from: From, access: fn(&'static str) -> Access) -> Watch<K>
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let watcher = Watcher {
+        api,
+        name: name.to_owned(),
+        list: access("list"),
+        watch: access("watch"),
+        state: State::Connect(from),
+        failures: 0,
+    };
+    stream::unfold(watcher, |mut watcher| async move {
+        let item = watcher.next().await?;
+        Some((item, watcher))
+    })
+    .boxed()
+}
+
+impl<K> Watcher<K>
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    fn selector(&self) -> String {
+        format!("metadata.name={}", self.name)
+    }
+
+    async fn next(&mut self) -> Option<Result<Seen<K>, CallFailure>> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::Over => return None,
+                State::Wait(delay) => {
+                    tokio::time::sleep(delay).await;
+                    self.state = State::List;
+                }
+                State::Connect(from) => {
+                    if let Some(item) = self.connect(from).await {
+                        return Some(item);
+                    }
+                }
+                State::List => return Some(self.relist().await),
+                State::Stream(events, from) => {
+                    if let Some(item) = self.read(events, from).await {
+                        return Some(item);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&mut self, from: From) -> Option<Result<Seen<K>, CallFailure>> {
+        let params = WatchParams::default().fields(&self.selector());
+        // "0" is: what the API server's cache has now, then every change. Not being the very newest
+        // does no harm here, because what follows is not missed.
+        let version = match &from {
+            From::Now => "0",
+            From::After(version) => version,
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.api.watch(&params, version)).await {
+            Ok(Ok(events)) => {
+                self.state = State::Stream(events.boxed(), from);
+                None
+            }
+            Ok(Err(error)) => self.failed(self.watch, CallFailureKind::Kube(error)),
+            Err(_) => self.failed(self.watch, CallFailureKind::Silent(ANSWER_TIMEOUT)),
+        }
+    }
+
+    async fn read(&mut self, mut events: Events<K>, from: From) -> Option<Result<Seen<K>, CallFailure>> {
+        match events.next().await {
+            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                self.failures = 0;
+                let from = version_of(&object).map_or(from, From::After);
+                self.state = State::Stream(events, from);
+                Some(Ok(Seen::Present(object)))
+            }
+            Some(Ok(WatchEvent::Deleted(object))) => {
+                let from = version_of(&object).map_or(from, From::After);
+                self.state = State::Stream(events, from);
+                Some(Ok(Seen::Gone))
+            }
+            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
+                self.failures = 0;
+                self.state = State::Stream(events, From::After(bookmark.metadata.resource_version));
+                None
+            }
+            Some(Ok(WatchEvent::Error(status))) => {
+                self.failed(self.watch, CallFailureKind::Kube(kube::Error::Api(status)))
+            }
+            Some(Err(error)) => self.failed(self.watch, CallFailureKind::Kube(error)),
+            // Servers close watches every now and then. Listing first also shows a deletion.
+            None => {
+                self.state = if self.failures == 0 { State::List } else { State::Wait(self.backoff()) };
+                self.failures = self.failures.saturating_add(1);
+                None
+            }
+        }
+    }
+
+    async fn relist(&mut self) -> Result<Seen<K>, CallFailure> {
+        let params = ListParams::default().fields(&self.selector());
+        let listed = tokio::time::timeout(ANSWER_TIMEOUT, self.api.list(&params)).await;
+        let failure = match listed {
+            Ok(Ok(list)) => {
+                let version = list.metadata.resource_version.unwrap_or_default();
+                self.state = State::Connect(From::After(version));
+                return Ok(list.items.into_iter().next().map_or(Seen::Gone, Seen::Present));
+            }
+            Ok(Err(error)) => CallFailureKind::Kube(error),
+            Err(_) => CallFailureKind::Silent(ANSWER_TIMEOUT),
+        };
+        match self.failed(self.list, failure) {
+            Some(item) => item,
+            None => Ok(Seen::Trouble("the API server closed the connection".to_owned())),
+        }
+    }
+
+    /// Decides what comes after a failure. `None`: nothing worth telling.
+    fn failed(&mut self, access: Access, kind: CallFailureKind) -> Option<Result<Seen<K>, CallFailure>> {
+        let expired = matches!(&kind, CallFailureKind::Kube(kube::Error::Api(status)) if status.code == 410);
+        if expired && self.failures == 0 {
+            self.failures = 1;
+            self.state = State::List;
+            return None;
+        }
+        let transient = match &kind {
+            CallFailureKind::Kube(error) => is_transient(error),
+            CallFailureKind::Silent(_) => true,
+        };
+        if !transient {
+            self.state = State::Over;
+            return Some(Err(CallFailure { access, kind }));
+        }
+        self.state = State::Wait(self.backoff());
+        self.failures = self.failures.saturating_add(1);
+        let why = match kind {
+            CallFailureKind::Kube(error) => error.to_string(),
+            CallFailureKind::Silent(waited) => format!("no answer for {} s", waited.as_secs()),
+        };
+        Some(Ok(Seen::Trouble(why)))
+    }
+
+    fn backoff(&self) -> Duration {
+        BACKOFF_FIRST.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX).mul_f64(names::jitter())
+    }
+}
+
+fn version_of<K: kube::Resource>(object: &K) -> Option<String> {
+    object.meta().resource_version.clone()
+}

@@ -1,0 +1,140 @@
+//! One verb per file. A command gets what was typed, acts through the client library, and writes.
+
+mod acquire;
+mod create;
+mod delete;
+mod history;
+mod list;
+mod policy;
+mod release;
+mod renew;
+mod signals;
+mod status;
+mod waiting;
+
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+
+use crate::{
+    args::{Cli, Command, Format, Global, LeaseCommand, PolicyCommand},
+    client::{Client, ConnectOptions, Connection, Error, Problem, Result, connect, object_name_problem},
+    output::{Output, report},
+};
+
+/// Runs a command and returns the exit code of the process.
+pub async fn run(cli: Cli) -> u8 {
+    let Cli { global, command } = cli;
+    match dispatch(&global, command).await {
+        Ok(()) => 0,
+        Err(error) => {
+            report(&error);
+            error.exit_code()
+        }
+    }
+}
+
+async fn dispatch(global: &Global, command: Command) -> Result<()> {
+    let out = Output::new(global);
+    match command {
+        Command::Version => version(out),
+        Command::Completion { shell } => completion(shell),
+        Command::Lease(command) => {
+            if let Some(name) = lease_name_of(&command) {
+                check_name("lease", name)?;
+            }
+            let connection = open(global, out).await?;
+            match command {
+                LeaseCommand::Acquire(args) => acquire::run(&connection, out, args).await,
+                LeaseCommand::Renew(args) => renew::run(&connection, out, args).await,
+                LeaseCommand::Release(args) => release::run(&connection, out, args).await,
+                LeaseCommand::Status(args) => status::run(&connection, out, &args.name).await,
+                LeaseCommand::List(args) => list::run(&connection, out, &args).await,
+                LeaseCommand::Create(args) => create::run(&connection, out, args).await,
+                LeaseCommand::Delete(args) => delete::run(&connection, out, &args.name).await,
+                LeaseCommand::History(args) => history::run(&connection, out, &args.name).await,
+            }
+        }
+        Command::Policy(command) => {
+            if let PolicyCommand::Upload { name, .. } | PolicyCommand::Delete { name } = &command {
+                check_name("policy", name)?;
+            }
+            policy::run(global, out, command).await
+        }
+    }
+}
+
+fn lease_name_of(command: &LeaseCommand) -> Option<&str> {
+    match command {
+        LeaseCommand::Acquire(args) => Some(&args.of.name),
+        LeaseCommand::Renew(args) => Some(&args.name),
+        LeaseCommand::Release(args) => Some(&args.of.name),
+        LeaseCommand::Status(args) | LeaseCommand::Delete(args) | LeaseCommand::History(args) => Some(&args.name),
+        LeaseCommand::Create(args) => Some(&args.name),
+        LeaseCommand::List(_) => None,
+    }
+}
+
+/// A name that cannot exist is a typing error, not a missing object.
+fn check_name(kind: &str, name: &str) -> Result<()> {
+    match object_name_problem(name) {
+        None => Ok(()),
+        Some(problem) => {
+            Err(Error::new(format!("use the {kind} name \"{name}\""), Problem::Invalid(format!("it {problem}"))))
+        }
+    }
+}
+
+/// Connects as the flags say.
+async fn open(global: &Global, out: Output) -> Result<Connection> {
+    let options = ConnectOptions {
+        kubeconfig: global.kubeconfig.clone(),
+        context: global.context.clone(),
+        namespace: global.namespace.clone(),
+    };
+    let connection = connect(&options).await?;
+    out.detail(format_args!("API server {}, namespace {}", connection.server, connection.namespace));
+    Ok(connection)
+}
+
+fn client_for(connection: &Connection) -> Client {
+    Client::new(connection.client.clone(), &connection.namespace)
+}
+
+/// Who acts: as typed, else the Pod's or host's name.
+fn holder(typed: Option<String>) -> Result<String> {
+    const DOING: &str = "name the holder";
+    let named = typed.or_else(|| std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()));
+    let holder = match named {
+        Some(holder) => holder,
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    match konductor_crds::v1::validate_holder(&holder) {
+        Ok(()) => Ok(holder),
+        Err(invalid) => Err(Error::new(
+            DOING,
+            Problem::Invalid(format!("--holder \"{}\" {}", holder.escape_debug(), invalid.problem)),
+        )),
+    }
+}
+
+fn version(out: Output) -> Result<()> {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    match out.format {
+        Format::Json | Format::Yaml => {
+            out.structured(&serde_json::json!({ "client": VERSION, "api": format!("{}/{}", konductor_crds::GROUP, konductor_crds::VERSION) }))
+        }
+        Format::Text | Format::Wide | Format::Name => out.data(format_args!("koncli {VERSION}")),
+    }
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "koncli", &mut script);
+    match std::io::stdout().lock().write_all(&script) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new("write to stdout", Problem::Local(error.to_string())))
+        }
+        _ => Ok(()),
+    }
+}

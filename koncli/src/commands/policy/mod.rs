@@ -1,0 +1,37 @@
+//! `koncli policy …`: policies are ConfigMaps with a label.
+
+mod delete;
+mod list;
+mod upload;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+
+use super::open;
+use crate::{
+    args::{Global, PolicyCommand},
+    client::{Connection, Result},
+    output::Output,
+};
+
+pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) -> Result<()> {
+    match command {
+        PolicyCommand::Upload { name, file } => {
+            // What is wrong with the file is told before anything is asked of a cluster.
+            let module = upload::read(&name, &file)?;
+            upload::run(&open(global, out).await?, out, &name, &module).await
+        }
+        PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
+        PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
+    }
+}
+
+fn config_maps(connection: &Connection) -> Api<ConfigMap> {
+    Api::namespaced(connection.client.clone(), &connection.namespace)
+}
+
+/// Whether a ConfigMap is a policy.
+fn is_policy(map: &ConfigMap) -> bool {
+    let labels = map.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(konductor_crds::POLICY_MODULE_LABEL)).is_some_and(|value| value == "true")
+}

@@ -1,0 +1,199 @@
+//! How things are written: data to stdout, talk to stderr.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal as _, Write as _},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use konductor_crds::time::parse_timestamp;
+use serde::Serialize;
+
+use crate::{
+    args::{Format, Global},
+    client::{Error, Problem, Result},
+    text::span,
+};
+
+/// Where a command writes to, and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// How data is written.
+    pub format: Format,
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Output {
+    /// What the user asked for.
+    #[must_use]
+    pub fn new(global: &Global) -> Self {
+        Self { format: global.output, quiet: global.quiet, verbose: global.verbose }
+    }
+
+    /// Writes data.
+    ///
+    /// # Errors
+    /// If stdout cannot be written to. A reader that went away, such as `head`, is no error.
+    pub fn data(&self, text: impl Display) -> Result<()> {
+        match writeln!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(Error::new("write to stdout", Problem::Local(error.to_string()))),
+        }
+    }
+
+    /// Writes what was done: as a line for people, which `--quiet` leaves out, or as data.
+    ///
+    /// # Errors
+    /// As [`Output::data`].
+    pub fn done(&self, name: &str, line: impl Display, data: &impl Serialize) -> Result<()> {
+        match self.format {
+            Format::Text | Format::Wide if self.quiet => Ok(()),
+            Format::Text | Format::Wide => self.data(line),
+            Format::Name => self.data(name),
+            Format::Json | Format::Yaml => self.structured(data),
+        }
+    }
+
+    /// Writes data as JSON or YAML.
+    ///
+    /// # Errors
+    /// As [`Output::data`].
+    pub fn structured(&self, data: &impl Serialize) -> Result<()> {
+        let text = match self.format {
+            Format::Yaml => serde_yaml::to_string(data).map_err(|error| error.to_string()),
+            _ => serde_json::to_string_pretty(data).map_err(|error| error.to_string()),
+        };
+        let text = text.map_err(|why| Error::new("write the data", Problem::Local(why)))?;
+        self.data(text.trim_end())
+    }
+
+    /// Says something on stderr, unless `--quiet`.
+    pub fn say(&self, text: impl Display) {
+        if !self.quiet {
+            talk(text);
+        }
+    }
+
+    /// Says something on stderr if `--verbose`.
+    pub fn detail(&self, text: impl Display) {
+        if self.verbose {
+            talk(text);
+        }
+    }
+
+    /// Whether a line on stderr that changes is welcome.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.quiet && io::stderr().is_terminal()
+    }
+}
+
+/// Says something on stderr. Nobody is left to be told if that fails.
+fn talk(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "koncli: {text}");
+}
+
+/// Writes an error: what was attempted and why it failed, what to do, and the cause.
+pub fn report(error: &Error) {
+    let mut text = format!("koncli: {error}\n");
+    for line in error.help() {
+        text.push_str(&format!("  {line}\n"));
+    }
+    if let Some(cause) = std::error::Error::source(error) {
+        text.push_str(&format!("  cause: {cause}\n"));
+    }
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Milliseconds since the epoch on this machine's wall clock: for showing only, nothing is decided by it.
+#[must_use]
+pub fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A timestamp as seen from now: `in 4m10s`, `12s ago`; as it is if it is not understood.
+#[must_use]
+pub fn relative(timestamp: &str, now_ms: i64) -> String {
+    match parse_timestamp(timestamp) {
+        Some(at) if at >= now_ms => format!("in {}", span(at - now_ms)),
+        Some(at) => format!("{} ago", span(now_ms - at)),
+        None => timestamp.to_owned(),
+    }
+}
+
+/// A table: columns as wide as they need to be, two spaces apart.
+#[derive(Debug)]
+pub struct Table {
+    widths: Vec<usize>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with a head.
+    #[must_use]
+    pub fn new(head: &[&str]) -> Self {
+        let mut table = Self { widths: vec![0; head.len()], rows: Vec::new() };
+        table.row(head.iter().map(|&cell| cell.to_owned()).collect());
+        table
+    }
+
+    /// Adds a row; an empty cell is shown as `-`.
+    pub fn row(&mut self, mut cells: Vec<String>) {
+        for (cell, width) in cells.iter_mut().zip(&mut self.widths) {
+            if cell.is_empty() {
+                cell.push('-');
+            }
+            *width = (*width).max(cell.chars().count());
+        }
+        self.rows.push(cells);
+    }
+
+    /// The last row, as wide as the table is so far.
+    #[must_use]
+    pub fn last_line(&self) -> String {
+        self.rows.last().map(|row| self.line(row)).unwrap_or_default()
+    }
+
+    fn line(&self, row: &[String]) -> String {
+        let cells: Vec<String> = row.iter().zip(&self.widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lines: Vec<String> = self.rows.iter().map(|row| self.line(row)).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+/// The name of a Lease as `-o name` writes it, and as kubectl reads it.
+#[must_use]
+pub fn lease_name(name: &str) -> String {
+    format!("lease.konductor.io/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_have_no_holes() {
+        let mut table = Table::new(&["NAME", "HOLDER"]);
+        table.row(vec!["db-migration".into(), String::new()]);
+        table.row(vec!["x".into(), "pod-a".into()]);
+        assert_eq!(table.to_string(), "NAME          HOLDER\ndb-migration  -\nx             pod-a");
+        assert_eq!(table.last_line(), "x             pod-a");
+    }
+
+    #[test]
+    fn times_are_told_from_now() {
+        let now = parse_timestamp("2026-01-01T00:00:00Z").expect("a time");
+        assert_eq!(relative("2026-01-01T00:04:10Z", now), "in 4m10s");
+        assert_eq!(relative("2025-12-31T23:59:48Z", now), "12s ago");
+        assert_eq!(relative("soon", now), "soon");
+    }
+}

@@ -1,0 +1,100 @@
+//! What a policy written in Rust needs around its rules.
+//!
+//! A policy is a pure function from an [`Input`] to an [`Output`], and a constant that describes it:
+//!
+//! ```
+//! use konductor_policy_sdk::{Grant, Input, NoParams, Output};
+//!
+//! const DESCRIBE: &str = r#"{"name": "first-come", "version": "1", "description": "First come, first served."}"#;
+//!
+//! fn decide<'a>(input: &'a Input<'a, NoParams>) -> Output<'a> {
+//!     match (&input.hold, input.requests.first()) {
+//!         (None, Some(first)) => Output {
+//!             grant: Some(Grant { request: 0, ttl_ms: first.ttl_ms.min(input.lease.ttl_ms) }),
+//!             ..Output::default()
+//!         },
+//!         _ => Output::default(),
+//!     }
+//! }
+//!
+//! konductor_policy_sdk::export_policy!(decide, describe = DESCRIBE);
+//! # fn main() {}
+//! ```
+//!
+//! [`export_policy!`] makes the exports of the ABI of it. On other targets than wasm32 it makes
+//! nothing, so the same crate is tested natively. A policy crate is `cdylib`, and begins with
+//! `#![cfg_attr(target_arch = "wasm32", no_std)]`: this crate brings the allocator and the panic
+//! handler, and the standard library would bring another one and 100 KB of formatting.
+//!
+//! A guest has no way to report an error but to trap, and a trap is a fault that the host counts
+//! against the policy. So input that does not parse traps: the host vouches for it.
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+extern crate alloc;
+
+pub mod duration;
+#[doc(hidden)]
+pub mod glue;
+pub mod json;
+#[cfg(target_arch = "wasm32")]
+mod memory;
+
+pub use konductor_policy_abi::{
+    self as abi, limits,
+    v1::{
+        Cause, Denial, Description, Ending, Grant, Hold, HoldAction, Input, Labels, Lease, Output, Past, Preemption,
+        Request, Validation,
+    },
+};
+
+/// The params of a policy that has none. Any are accepted and ignored when deciding; refuse them
+/// when validating, a param that nobody reads is a typing error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NoParams;
+
+impl<'de> serde::Deserialize<'de> for NoParams {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// Exports a policy from a WebAssembly module.
+///
+/// `export_policy!(decide)`, and after it in this order, each optional:
+/// - `validate = f`, where `f` is `fn(&str) -> Vec<String>`: what is wrong with these params (a JSON
+///   object), one sentence each, each naming its param.
+/// - `describe = TEXT`, where `TEXT` is a `&'static str`: a [`Description`] as JSON.
+#[macro_export]
+macro_rules! export_policy {
+    ($decide:expr $(, validate = $validate:expr)? $(, describe = $describe:expr)? $(,)?) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "C" fn konductor_policy_v1() {}
+
+            #[unsafe(no_mangle)]
+            extern "C" fn konductor_alloc(len: usize) -> *mut u8 {
+                $crate::glue::alloc(len)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn konductor_decide(ptr: *const u8, len: usize) -> i64 {
+                $crate::glue::call(ptr, len, |json| $crate::glue::decide_json(json, $decide))
+            }
+
+            $(
+                #[unsafe(no_mangle)]
+                extern "C" fn konductor_validate(ptr: *const u8, len: usize) -> i64 {
+                    $crate::glue::call(ptr, len, |json| $crate::glue::validate_json(json, $validate))
+                }
+            )?
+
+            $(
+                #[unsafe(no_mangle)]
+                extern "C" fn konductor_describe() -> i64 {
+                    $crate::glue::give($describe.as_bytes())
+                }
+            )?
+        };
+    };
+}

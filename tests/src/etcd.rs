@@ -1,0 +1,140 @@
+//! What really happened: the history of our objects as etcd keeps it.
+//!
+//! A client that watches misses what happens while it is away, and a server's watch cache may merge. etcd has every
+//! revision of every key in one order, which is what a checker needs. Custom resources are stored as JSON.
+
+use anyhow::{Context as _, Result, bail};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use konductor_crds::{Lease, LeaseRequest};
+use serde_json::{Value, json};
+
+use crate::web;
+
+/// What a write did to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there before.
+    Created,
+    /// It was there before.
+    Updated,
+    /// It is gone; the event shows what it was.
+    Deleted,
+}
+
+/// One of our objects.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stored {
+    /// A Lease.
+    Lease(Box<Lease>),
+    /// A LeaseRequest.
+    Request(Box<LeaseRequest>),
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// etcd's revision, which is the resourceVersion of the object after the write. It orders all writes.
+    pub revision: i64,
+    /// What it did.
+    pub change: Change,
+    /// The name of the object.
+    pub name: String,
+    /// The object.
+    pub object: Stored,
+}
+
+/// Every write to the Leases and LeaseRequests of a namespace, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// The writes.
+    pub events: Vec<Event>,
+}
+
+impl History {
+    /// The states of one Lease, in order; a deletion shows the last state again.
+    pub fn lease<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (i64, Change, &'a Lease)> {
+        self.events.iter().filter(move |event| event.name == name).filter_map(|event| match &event.object {
+            Stored::Lease(lease) => Some((event.revision, event.change, &**lease)),
+            Stored::Request(_) => None,
+        })
+    }
+
+    /// How many writes there were after a revision: what an idle controller must not make.
+    #[must_use]
+    pub fn writes_after(&self, revision: i64) -> usize {
+        self.events.iter().filter(|event| event.revision > revision).count()
+    }
+
+    /// The revision of the last write.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.events.last().map_or(0, |event| event.revision)
+    }
+}
+
+const FROM: &str = "/registry/konductor.io/";
+const TO: &str = "/registry/konductor.io0";
+/// Inside of the range that is read, outside of every prefix that kube-apiserver watches.
+const MARKER: &str = "/registry/konductor.io/~end";
+
+/// Reads everything up to now.
+pub(crate) async fn history(etcd: &str, namespace: &str) -> Result<History> {
+    let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": BASE64.encode(MARKER)})).await?;
+    let answer: Value = serde_json::from_str(&put.body).with_context(|| format!("etcd says {}", put.body))?;
+    let end = number(answer.pointer("/header/revision")).with_context(|| format!("etcd says {}", put.body))?;
+    let watch = json!({"create_request": {
+        "key": BASE64.encode(FROM), "range_end": BASE64.encode(TO), "start_revision": "1", "prev_kv": true,
+    }});
+    let mut events = Vec::new();
+    web::post_and_follow(&format!("{etcd}/v3/watch"), &watch, |line| {
+        let result = line.get("result").with_context(|| format!("etcd says {line}"))?;
+        if result.get("canceled").is_some_and(|canceled| canceled == true) {
+            bail!("etcd has no complete history any more: {line}");
+        }
+        for event in result.get("events").and_then(Value::as_array).into_iter().flatten() {
+            if number(event.pointer("/kv/mod_revision")) == Some(end) {
+                return Ok(true);
+            }
+            events.extend(read(event, namespace).with_context(|| format!("cannot read {event}"))?);
+        }
+        Ok(false)
+    })
+    .await?;
+    Ok(History { events })
+}
+
+/// etcd's JSON writes 64-bit numbers as strings and leaves zeros out.
+fn number(value: Option<&Value>) -> Option<i64> {
+    value?.as_str()?.parse().ok()
+}
+
+fn read(event: &Value, namespace: &str) -> Result<Option<Event>> {
+    let text = |pointer: &str| -> Result<Vec<u8>> {
+        let text = event.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no {pointer}"))?;
+        Ok(BASE64.decode(text)?)
+    };
+    let key = String::from_utf8(text("/kv/key")?)?;
+    let path: Vec<&str> = key.trim_start_matches(FROM).split('/').collect();
+    let [kind @ ("leases" | "leaserequests"), of, name] = path[..] else { return Ok(None) };
+    if of != namespace {
+        return Ok(None);
+    }
+    let revision = number(event.pointer("/kv/mod_revision")).context("no revision")?;
+    let deleted = event.get("type").is_some_and(|kind| kind == "DELETE");
+    let value = text(if deleted { "/prev_kv/value" } else { "/kv/value" })?;
+    let change = match number(event.pointer("/kv/create_revision")) {
+        _ if deleted => Change::Deleted,
+        Some(created) if created == revision => Change::Created,
+        _ => Change::Updated,
+    };
+    let object = if kind == "leases" {
+        let mut lease: Lease = serde_json::from_slice(&value)?;
+        lease.metadata.resource_version = Some(revision.to_string());
+        Stored::Lease(Box::new(lease))
+    } else {
+        let mut request: LeaseRequest = serde_json::from_slice(&value)?;
+        request.metadata.resource_version = Some(revision.to_string());
+        Stored::Request(Box::new(request))
+    };
+    Ok(Some(Event { revision, change, name: name.to_owned(), object }))
+}
