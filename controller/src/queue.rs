@@ -78,6 +78,14 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.changed.notify_one();
     }
 
+    /// Asks for a reconcile of this key after a while, unless one is due sooner already.
+    pub fn push_soonest(&self, key: K, after: Duration) {
+        let sooner = self.lock().timer_of.get(&key).is_some_and(|at| *at <= Instant::now() + after);
+        if !sooner {
+            self.push_after(key, after);
+        }
+    }
+
     /// The next key to reconcile; waits for one. Every key that was popped must be given to
     /// [`Queue::done`].
     pub async fn pop(&self) -> K {

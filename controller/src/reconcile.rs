@@ -66,12 +66,15 @@ pub enum Next {
 /// from what is.
 pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
     let mut tries = 0;
-    let observed = loop {
+    let mut observed = loop {
         let reading = ctx.clock.read();
         match observe(&ctx.world, key, reading, ctx.skew, ctx.settings) {
             Sight::Lease(observed) => break observed,
-            Sight::NoLease(requests) => {
+            Sight::NoLease(mut requests) => {
                 ctx.decider.forget(key);
+                for request in &mut requests {
+                    request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
+                }
                 let plan = orphans(&requests, ctx.settings);
                 // A request may overtake the news of its own lease: the two come by different watches.
                 if !plan.answers.is_empty()
@@ -97,6 +100,9 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
             Sight::Unconfirmed(_) => return Ok(Next::After(CONFLICT_RETRY)),
         }
     };
+    for request in &mut observed.snapshot.requests {
+        request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
+    }
     let consulted = ctx.decider.decide(key, &observed).await;
     let status = commit::next_status(&observed, &consulted);
     let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await?;

@@ -14,6 +14,9 @@ use crate::{
 pub struct RequestAnswer {
     /// The request.
     pub request: RequestId,
+    /// The resourceVersion at which it was seen. An answer to what has changed since must not be
+    /// written: it could undo a newer one.
+    pub version: i64,
     /// What its status should say.
     pub answer: Answer,
 }
@@ -76,7 +79,7 @@ pub(crate) fn answers(
         let ahead = matches!(request.answered, Some(Answered::Granted(token)) if token > next.token);
         let answer = wanted_answer(snapshot, situation, verdict, next, denied, i);
         if !ahead && !is_told(&answer, request.answered) {
-            answers.push(RequestAnswer { request: request.id.clone(), answer });
+            answers.push(RequestAnswer { request: request.id.clone(), version: request.version, answer });
         }
     }
     answers

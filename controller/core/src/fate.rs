@@ -106,6 +106,7 @@ fn renewed(snapshot: &Snapshot, hold: &Hold, ttl: Millis) -> Option<Hold> {
     // has stepped back.
     Some(Hold {
         expires: expires.max(hold.expires),
+        renewed: snapshot.now,
         renewals: hold.renewals.saturating_add(1),
         acted_on: counter(snapshot, hold),
         ..hold.clone()
@@ -178,6 +179,7 @@ pub(crate) fn granted(snapshot: &Snapshot, checked: &Checked) -> Option<Hold> {
         request: request.id.clone(),
         acquired: snapshot.now,
         expires: snapshot.now + ttl,
+        renewed: snapshot.now,
         renewals: 0,
         // Beats made while it waited are not renewals.
         acted_on: request.renewals,

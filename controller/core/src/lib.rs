@@ -9,7 +9,7 @@
 //! 1. [`snapshot`]: everything that a decision may depend on, as one owned value.
 //! 2. [`situation`]: what the host itself knows to be so, before any policy is asked: a hold was
 //!    given back, is due, is superseded; which requests are still candidates.
-//! 3. [`question`]: what the policy is asked, if there is anything to ask.
+//! 3. [`mod@question`]: what the policy is asked, if there is anything to ask.
 //! 4. [`decision`]: what the policy proposes.
 //! 5. [`guard`]: which proposals are legal; each refusal has a name.
 //! 6. [`transition`]: the legal changes of a lease's record, total.

@@ -35,7 +35,7 @@ pub fn orphans(requests: &[Request], settings: Settings) -> OrphanPlan {
             request.timeout.map(|timeout| timeout - request.untouched)
         };
         if !is_told(&answer, request.answered) {
-            plan.answers.push(RequestAnswer { request: request.id.clone(), answer });
+            plan.answers.push(RequestAnswer { request: request.id.clone(), version: request.version, answer });
         }
         plan.wake_in = plan.wake_in.into_iter().chain(wake.filter(|w| *w > Millis::ZERO)).min();
     }

@@ -184,7 +184,8 @@ fn standing(snapshot: &Snapshot) -> (Option<Hold>, Option<(Hold, Ending)>) {
 
 /// The situation in which the holder's own newer request takes the place of its hold.
 fn superseding(snapshot: &Snapshot, plain: &Situation) -> Option<Situation> {
-    let hold = plain.hold.as_ref()?;
+    // A hold that is due or being handed over is not prolonged by asking anew: the line decides.
+    let hold = plain.hold.as_ref().filter(|h| !plain.due && h.preemption.is_none())?;
     let newer = plain.candidates.iter().copied().find(|&i| snapshot.requests[i].holder == hold.holder)?;
     let mut history = snapshot.record.history.clone();
     history = remember(history, past(snapshot, hold, Ending::Superseded));

@@ -115,6 +115,9 @@ pub struct Hold {
     pub acquired: Time,
     /// Until when, as the holder was told.
     pub expires: Time,
+    /// When that was said: at the grant or the last renewal. The span from here to `expires` is what
+    /// a holder may count from before it asked, whatever the two wall clocks say.
+    pub renewed: Time,
     /// How many times it was renewed.
     pub renewals: i64,
     /// The value of the request's renewal counter that was last acted on, granted or refused.
@@ -198,6 +201,8 @@ pub struct Request {
     pub untouched: Millis,
     /// metadata.creationTimestamp, which the API server writes.
     pub arrived: Time,
+    /// The resourceVersion at which it was seen: what an answer is conditional on.
+    pub version: i64,
     /// Its place in the order of arrival: the resourceVersion at which it was first seen.
     pub sequence: i64,
     /// metadata.labels

@@ -374,6 +374,7 @@ fn hold(holder: &str, uid: &str, acquired: i64, expires: i64) -> Hold {
         request: id(uid),
         acquired: Time(acquired),
         expires: Time(expires),
+        renewed: Time(acquired),
         renewals: 0,
         acted_on: 0,
         preemption: None,
@@ -557,6 +558,7 @@ fn parse_hold(words: &mut Words<'_>, (token, remaining): (&mut i64, &mut Option<
             ("token", _) => *token = words.number(),
             ("acquired", _) => found.acquired = words.time(),
             ("expires", _) => found.expires = words.time(),
+            ("renewed", _) => found.renewed = words.time(),
             ("remaining", _) => *remaining = Some(words.millis()),
             ("renewals", _) => found.renewals = words.number(),
             ("acted-on", _) => found.acted_on = words.number(),
@@ -651,10 +653,10 @@ fn show_state(state: &State) -> String {
 }
 
 fn show_hold(how: &str, hold: &Hold) -> String {
-    let Hold { holder, request, acquired, expires, renewals, acted_on, preemption } = hold;
+    let Hold { holder, request, acquired, expires, renewed, renewals, acted_on, preemption } = hold;
     let mut out = format!(
-        "{how} by {holder} req {} acquired {} expires {} renewals {renewals} acted-on {acted_on}",
-        request.uid, acquired.0, expires.0
+        "{how} by {holder} req {} acquired {} expires {} renewed {} renewals {renewals} acted-on {acted_on}",
+        request.uid, acquired.0, expires.0, renewed.0
     );
     if let Some(p) = preemption {
         let force = if p.force { " force" } else { "" };

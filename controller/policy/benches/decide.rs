@@ -1,6 +1,6 @@
 //! How long a decision takes: the built-in policy's rules natively, and in a fresh sandbox each time.
 //!
-//! `cargo bench -p konductor-policy`. Both get the same bytes and give the same bytes. The last
+//! `cargo bench -p konductor-policy`, or with `-- FILE.wasm` for another policy. Both get the same bytes and give the same bytes. The last
 //! column is what a caller sees: from a question to a decision, with the JSON on the host's side.
 //! Rows alternate between what they measure, so that a busy machine slows all columns alike. There
 //! is no assertion on time: what counts are the ratios of one run.
@@ -15,8 +15,12 @@ const ROUNDS: usize = 20_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host = Host::new()?;
-    let policy = host.builtin();
-    println!("built-in policy: {} bytes, {}", policy.size(), policy.digest());
+    let file = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let policy = match &file {
+        Some(file) => host.load(&std::fs::read(file)?)?,
+        None => host.builtin(),
+    };
+    println!("{}: {} bytes, {}", file.as_deref().unwrap_or("built-in policy"), policy.size(), policy.digest());
     println!(
         "{:>8} {:>7} {:>8}  {:>23}  {:>23}  {:>23}  {:>7}",
         "requests",
@@ -28,15 +32,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ratio"
     );
     for requests in [1, 10, 100] {
-        row(&policy, &question(requests))?;
+        row(&policy, &question(requests), file.is_none())?;
     }
     Ok(())
 }
 
-fn row(policy: &Policy, question: &Question) -> Result<(), Box<dyn std::error::Error>> {
+fn row(policy: &Policy, question: &Question, builtin: bool) -> Result<(), Box<dyn std::error::Error>> {
     let input = Policy::input(question, "{}")?;
     let answer = policy.answer(&input)?;
-    assert_eq!(konductor_policy_default::decide_json(&input), answer.output, "natively and in the sandbox the same");
+    if builtin {
+        assert_eq!(
+            konductor_policy_default::decide_json(&input),
+            answer.output,
+            "natively and in the sandbox the same"
+        );
+    }
 
     let mut native = Vec::with_capacity(ROUNDS);
     let mut sandbox = Vec::with_capacity(ROUNDS);

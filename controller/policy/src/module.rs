@@ -240,18 +240,13 @@ pub(crate) fn admit(engine: &Engine, limits: &Limits, bytes: &[u8]) -> Result<Ad
     check_magic(bytes)?;
     check_sections(bytes, limits)?;
     let digest = digest(bytes);
-    // From the binary format only: nothing else that wasmtime could read may come from a user.
-    let module = Module::from_binary(engine, bytes).map_err(|error| {
-        let problem = text::cleaned(format!("{error:#}"), 512);
-        if error.is::<wasmparser::BinaryReaderError>() {
-            Rejection::Invalid { problem }
-        } else {
-            Rejection::Uncompilable { problem }
-        }
-    })?;
-    let exports = exports(&module)?;
+    Module::validate(engine, bytes)
+        .map_err(|error| Rejection::Invalid { problem: text::cleaned(format!("{error:#}"), 512) })?;
     let uncompilable =
         |error: wasmtime::Error| Rejection::Uncompilable { problem: text::cleaned(format!("{error:#}"), 512) };
+    // From the binary format only: nothing else that wasmtime could read may come from a user.
+    let module = Module::from_binary(engine, bytes).map_err(uncompilable)?;
+    let exports = exports(&module)?;
     let pre = Linker::new(engine).instantiate_pre(&module).map_err(uncompilable)?;
     Ok(Admitted { digest, pre, exports })
 }

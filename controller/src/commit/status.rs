@@ -33,6 +33,7 @@ pub fn next_status(observed: &Observed, consulted: &Consulted) -> LeaseStatus {
             status.holder = Some(hold.holder.clone());
             status.acquired = Some(format_timestamp(hold.acquired.0));
             status.expires = Some(format_timestamp(hold.expires.0));
+            status.renewed = Some(format_timestamp(hold.renewed.0));
             status.renewals = Some(hold.renewals);
             status.request = Some(RequestRef {
                 name: hold.request.name.clone(),

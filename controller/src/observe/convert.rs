@@ -76,6 +76,7 @@ fn state(status: &LeaseStatus, history: &[PastHold], holder_of: impl Fn(&str) ->
         request: RequestId { name: request.name.clone(), uid: request.uid.clone() },
         acquired: acquired.unwrap_or_default(),
         expires: expires.unwrap_or_default(),
+        renewed: time(status.renewed.as_ref()).or(acquired).unwrap_or_default(),
         renewals: status.renewals.unwrap_or(0),
         acted_on: request.renewals,
         preemption: status.preemption.as_ref().map(|p| Preemption {
@@ -110,6 +111,7 @@ pub fn request_facts(request: &LeaseRequest) -> Request {
         renewals: spec.renewals,
         timeout: spec.timeout_ms().ok().flatten().map(Millis),
         untouched: Millis::ZERO,
+        version: super::world::version(request),
         arrived: Time(request.creation_timestamp().map_or(0, |t| t.0.as_millisecond())),
         sequence: 0,
         labels: request.labels().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),

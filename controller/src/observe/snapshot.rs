@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konductor_core::{Millis, Request, RequestId, Settings, Snapshot, State};
+use konductor_core::{Hold, Millis, Request, RequestId, Settings, Snapshot, State};
 use konductor_crds::{Lease, v1::Condition};
 use kube::ResourceExt as _;
 
@@ -63,7 +63,7 @@ pub fn observe(world: &World, key: &Key, reading: Reading, skew: Duration, setti
         if !seen && !deleted {
             return Sight::Unconfirmed(hold.request.clone());
         }
-        let due = due(&mut inner, key, record.token, hold.expires, reading, skew);
+        let due = due(&mut inner, key, record.token, hold, reading, skew);
         left = Some(remaining(due, reading.mono));
     }
     let snapshot = Snapshot {
@@ -85,23 +85,14 @@ pub fn observe(world: &World, key: &Key, reading: Reading, skew: Duration, setti
 /// What this process wrote itself, or has seen before, it remembers; a jump of the wall clock does
 /// not matter then. What it sees for the first time was written by another clock: its expiry is
 /// believed with an allowance for how much two clocks may differ.
-fn due(
-    inner: &mut Inner,
-    key: &Key,
-    token: i64,
-    expires: konductor_core::Time,
-    reading: Reading,
-    skew: Duration,
-) -> Duration {
+fn due(inner: &mut Inner, key: &Key, token: i64, hold: &Hold, reading: Reading, skew: Duration) -> Duration {
     let Some(entry) = inner.leases.get_mut(key) else { return reading.mono };
-    match &entry.due {
-        Some(known) if known.token == token && known.expires == expires => known.at,
-        _ => {
-            let at = reading.mono + to_duration(expires - reading.now_floor()) + skew_if_ahead(expires, reading, skew);
-            entry.due = Some(Due { token, expires, at });
-            at
-        }
-    }
+    let expires = hold.expires;
+    let at = reading.mono + to_duration(expires - reading.now_floor()) + skew_if_ahead(expires, reading, skew);
+    let due = Due { token, renewals: hold.renewals, expires, at }.after(entry.due.as_ref());
+    let at = due.at;
+    entry.due = Some(due);
+    at
 }
 
 /// The allowance that is still to come: none where the expiry lies further back than the allowance.

@@ -88,8 +88,27 @@ pub(super) struct LeaseEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) token: i64,
+    pub(super) renewals: i64,
     pub(super) expires: Time,
     pub(super) at: Duration,
+}
+
+impl Due {
+    /// Whether it was said of the same hold in the same state. A renewal may leave the expiry as it
+    /// was, when the wall clock has stepped back, and is still a renewal.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.token == other.token && self.renewals == other.renewals && self.expires == other.expires
+    }
+
+    /// What is due after `known` was said: what was said of a hold is never taken back.
+    pub(super) fn after(mut self, known: Option<&Self>) -> Self {
+        match known {
+            Some(known) if known.is_same(&self) => return known.clone(),
+            Some(known) if known.token == self.token => self.at = self.at.max(known.at),
+            _ => {}
+        }
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -126,19 +145,16 @@ impl World {
     pub fn wrote_lease(&self, lease: Lease, reading: Reading) {
         let key = Key::of(&lease);
         let mut inner = self.lock();
-        let due = held(&lease).map(|(token, expires)| Due {
+        let due = held(&lease).map(|(token, renewals, expires)| Due {
             token,
+            renewals,
             expires,
             at: reading.mono + to_duration(expires - reading.now()),
         });
         inner.upsert_lease(key.clone(), lease);
         if let Some(entry) = inner.leases.get_mut(&key) {
             entry.written = Some(reading.mono);
-            // A hold that this write did not change keeps what was said of it before.
-            let known = matches!((&due, &entry.due), (Some(new), Some(old)) if old.token == new.token && old.expires == new.expires);
-            if !known {
-                entry.due = due;
-            }
+            entry.due = due.map(|due| due.after(entry.due.as_ref()));
         }
     }
 
@@ -398,11 +414,11 @@ fn age(request: &LeaseRequest, reading: Reading, skew: Millis) -> Millis {
     age.max(Millis::ZERO)
 }
 
-/// The token and expiry of a Lease that is held.
-pub(super) fn held(lease: &Lease) -> Option<(i64, Time)> {
+/// The token, renewals and expiry of a Lease that is held.
+fn held(lease: &Lease) -> Option<(i64, i64, Time)> {
     let status = lease.status.as_ref()?;
     let record = super::convert::record(Some(status), |_| None);
-    record.hold().map(|hold| (record.token, hold.expires))
+    record.hold().map(|hold| (record.token, hold.renewals, hold.expires))
 }
 
 /// A span as a duration; none for what is not ahead.

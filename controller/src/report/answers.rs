@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use konductor_core::{Answer, Ending, RequestAnswer, RequestId};
+use konductor_core::{Answer, Answered, Ending, RequestAnswer, RequestId};
 use konductor_crds::{
     LeaseRequest, LeaseRequestStatus,
     time::format_timestamp,
@@ -53,6 +53,7 @@ pub struct Answers {
 struct Job {
     key: Key,
     request: RequestId,
+    version: i64,
     what: What,
 }
 
@@ -76,25 +77,38 @@ impl Answers {
 
     /// Writes these answers, soon.
     pub fn send(&self, key: &Key, answers: &[RequestAnswer]) {
-        for RequestAnswer { request, answer } in answers {
+        for RequestAnswer { request, version, answer } in answers {
             let same = self.sent().get(&request.uid) == Some(answer);
             if !same {
                 self.sent().insert(request.uid.clone(), answer.clone());
-                self.push(key, request, What::Answer(answer.clone()));
+                self.push(key, request, *version, What::Answer(answer.clone()));
             }
         }
+    }
+
+    /// What a request is being told and no watch has shown yet. It counts as told: a request that
+    /// hears that it was too late is not granted a moment later.
+    #[must_use]
+    pub fn on_the_way(&self, uid: &str) -> Option<Answered> {
+        self.sent().get(uid).map(|answer| match answer {
+            Answer::Pending { .. } => Answered::Pending,
+            Answer::NoLease { .. } => Answered::NoLease,
+            Answer::Granted { token, .. } => Answered::Granted(*token),
+            Answer::Denied { .. } | Answer::Invalid { .. } => Answered::Denied,
+            Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => Answered::Finished,
+        })
     }
 
     /// Deletes these requests, soon.
     pub fn sweep(&self, key: &Key, requests: &[RequestId]) {
         for request in requests {
-            self.push(key, request, What::Delete);
+            self.push(key, request, 0, What::Delete);
         }
     }
 
-    fn push(&self, key: &Key, request: &RequestId, what: What) {
+    fn push(&self, key: &Key, request: &RequestId, version: i64, what: What) {
         // The receiver lives as long as the controller; when it is gone there is nothing left to tell.
-        let _ = self.jobs.send(Job { key: key.clone(), request: request.clone(), what });
+        let _ = self.jobs.send(Job { key: key.clone(), request: request.clone(), version, what });
     }
 
     /// A watch has shown a request: if its status is what was sent last, that is done with.
@@ -136,9 +150,11 @@ impl AnswerJobs {
                 let problem = match done {
                     Ok(Ok(())) => return,
                     Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => {
-                        // Gone, or another object of that name. The watch tells what there is now.
+                        // Gone, or changed since it was seen. The watch tells what there is now, and this
+                        // is for when it already has.
                         debug!(lease = %job.key, request = job.request.name, code = status.code, "request has changed");
                         answers.sent().remove(&job.request.uid);
+                        queue.push_soonest(job.key, RETRY);
                         return;
                     }
                     Ok(Err(error)) => super::chain(&error),
@@ -147,7 +163,7 @@ impl AnswerJobs {
                 metrics.api_error("answer");
                 warn!(lease = %job.key, request = job.request.name, problem, "cannot write the status of a request; trying again");
                 answers.sent().remove(&job.request.uid);
-                queue.push_after(job.key, RETRY);
+                queue.push_soonest(job.key, RETRY);
             }
         })
         .await;
@@ -158,7 +174,9 @@ async fn write(client: &Client, job: &Job) -> kube::Result<()> {
     let api = Api::<LeaseRequest>::namespaced(client.clone(), &job.key.namespace);
     match &job.what {
         What::Answer(answer) => {
-            let patch = json!({ "metadata": { "uid": job.request.uid }, "status": status(answer) });
+            // Only on the object as it was seen: an answer to what has changed since could undo a newer one.
+            let seen = json!({ "uid": job.request.uid, "resourceVersion": job.version.to_string() });
+            let patch = json!({ "metadata": seen, "status": status(answer) });
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             api.patch_status(&job.request.name, &params, &Patch::Merge(patch)).await.map(drop)
         }

@@ -122,6 +122,12 @@ pub struct LeaseStatus {
     #[schemars(extend("format" = "date-time"))]
     pub expires: Option<String>,
 
+    /// When that expiry was set, by the same clock: at the grant or the last renewal. A holder counts
+    /// the span between the two from before it asked, on its own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub renewed: Option<String>,
+
     /// How many times this hold was renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewals: Option<i64>,

@@ -114,11 +114,13 @@ fn an_input_that_cannot_be_made_to_fit_is_a_fault() {
 #[test]
 fn the_largest_input_fits_the_budget_many_times() {
     let mut question = question(&[]);
-    question.requests = (0..512).map(|i| {
-        let mut candidate = candidate(&format!("holder-{i:04}"), i);
-        candidate.labels = (0..4).map(|l| (format!("label-{l}"), "v".repeat(63))).collect();
-        candidate
-    }).collect();
+    question.requests = (0..512)
+        .map(|i| {
+            let mut candidate = candidate(&format!("holder-{i:04}"), i);
+            candidate.labels = (0..4).map(|l| (format!("label-{l}"), "v".repeat(63))).collect();
+            candidate
+        })
+        .collect();
     let decided = host().builtin().decide(&question, "{}").expect("decides");
     assert_eq!(decided.decision.grant.map(|grant| grant.request), Some(511));
     assert!(decided.fuel * 4 < host().limits().call_fuel.0, "{} fuel", decided.fuel);
