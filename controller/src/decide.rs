@@ -6,12 +6,15 @@ use std::{
     time::Instant,
 };
 
-use konductor_core::{Checked, Plan, Question, Situation, Verdict, check, plan, question, situations};
+use konductor_core::{
+    Checked, Grant, HoldAction, Plan, Question, Situation, Verdict, check, plan, question, situations,
+};
 use konductor_crds::v1::{
     OnFailure,
     reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
 };
 use konductor_policy::{Decided, Policy};
+use tracing::{debug, info};
 
 use crate::{
     observe::{Key, Observed, World},
@@ -91,6 +94,9 @@ impl Decider {
                     let question = Arc::new(question);
                     let own = self.ask(&resolved, &params, question.clone()).await;
                     health = self.health_asked(key, &resolved, &own);
+                    if let Some(shadow) = spec.and_then(|p| p.shadow.as_deref()).filter(|s| !s.is_empty()) {
+                        self.compare(key, shadow, &params, &question, &own);
+                    }
                     self.settle(own, &resolved, on_failure, question).await
                 }
             };
@@ -102,6 +108,30 @@ impl Decider {
         // Not reached: the last situation is never a superseding one.
         let plan = plan(snapshot, &Situation::plain(snapshot), &Verdict::NotAsked);
         Consulted { plan, decider: None, policy_name: name, health }
+    }
+
+    /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
+    /// answer is never obeyed.
+    fn compare(self: &Arc<Self>, key: &Key, shadow: &str, params: &str, question: &Arc<Question>, own: &Answer) {
+        let resolved = self.policies.resolve(&key.namespace, shadow);
+        let (this, key, params, question) = (self.clone(), key.clone(), params.to_owned(), question.clone());
+        let own = own.as_ref().ok().map(|(checked, _)| Proposal::of(checked));
+        tokio::spawn(async move {
+            let other = match this.ask(&resolved, &params, question).await {
+                Ok((checked, _)) => Proposal::of(&checked),
+                Err((reason, problem)) => {
+                    this.metrics.shadow("failed");
+                    debug!(lease = %key, shadow = resolved.name, reason, problem, "the shadow policy has failed");
+                    return;
+                }
+            };
+            if own.as_ref() == Some(&other) {
+                this.metrics.shadow("same");
+            } else {
+                this.metrics.shadow("different");
+                info!(lease = %key, shadow = resolved.name, ?own, ?other, "the shadow policy would have decided differently");
+            }
+        });
     }
 
     /// The verdict: the own policy's answer, or what the lease's `onFailure` says.
@@ -223,6 +253,21 @@ impl Decider {
     /// Forgets what was remembered of a lease that is gone.
     pub fn forget(&self, key: &Key) {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+/// What of a decision counts when two are compared: what it does, not its words or its memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Proposal {
+    hold: HoldAction,
+    grant: Option<Grant>,
+    deny: Vec<usize>,
+}
+
+impl Proposal {
+    fn of(checked: &Checked) -> Self {
+        let decision = checked.decision();
+        Self { hold: decision.hold, grant: decision.grant, deny: decision.deny.iter().map(|d| d.request).collect() }
     }
 }
 

@@ -27,6 +27,9 @@ use crate::{
     report::{Answers, Events, Metrics},
 };
 
+/// How long a shutdown waits for the statuses of requests. They are advice.
+const ANSWERS_MOST: Duration = Duration::from_secs(3);
+
 /// How long a shutdown may take: below the 30 seconds after which Kubernetes kills.
 const SHUTDOWN_MOST: Duration = Duration::from_secs(20);
 
@@ -142,10 +145,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         if !reconciler.is_finished() {
             let _ = reconciler.await;
         }
-        // What has been committed is told before we go.
-        while answers.under_way() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        // What has been committed is told before we go; what is not told by then, the next leader tells.
+        let _ = tokio::time::timeout(ANSWERS_MOST, answers.settled()).await;
         if let Some(election) = election {
             let _ = election.await;
         }

@@ -98,9 +98,9 @@ pub struct Limits {
     pub module_inflated: Bytes,
     /// For the start section and `_initialize`: they set up a runtime, with no input to read.
     pub start_fuel: Fuel,
-    /// For the export that was called, and the allocation before it. A good guest needs 20 per byte
-    /// of input, a naive one 150, the largest input has 256 KiB; and an endless loop is over in
-    /// a few tens of milliseconds.
+    /// For the export that was called, and the allocation before it. The built-in policy needs 45 per
+    /// byte of input, so there is room for one four times as slow at the largest input, 256 KiB; and
+    /// an endless loop is over in tens of milliseconds.
     pub call_fuel: Fuel,
     /// For everything that a call does in the guest. It is the outer fence: many times what the fuel
     /// takes on a slow machine. Reaching it says more about the machine than about the policy.

@@ -24,7 +24,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, warn};
 
 use super::Metrics;
@@ -46,6 +46,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Answers {
     /// What was sent and has not come back by watch yet, by uid: it is not sent twice.
     sent: Mutex<HashMap<String, Answer>>,
+    /// Rung when the last one has come back.
+    settled: Notify,
     jobs: mpsc::UnboundedSender<Job>,
 }
 
@@ -68,7 +70,7 @@ impl Answers {
     #[must_use]
     pub fn new() -> (Arc<Self>, AnswerJobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Self { sent: Mutex::default(), jobs }), AnswerJobs(receiver))
+        (Arc::new(Self { sent: Mutex::default(), settled: Notify::new(), jobs }), AnswerJobs(receiver))
     }
 
     fn sent(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
@@ -114,18 +116,38 @@ impl Answers {
     /// A watch has shown a request: if its status is what was sent last, that is done with.
     pub fn seen(&self, request: &LeaseRequest) {
         let Some(uid) = request.uid() else { return };
-        let mut sent = self.sent();
+        let sent = self.sent();
         if let Some(answer) = sent.get(&uid)
             && request.status.as_ref().is_some_and(|s| s.phase == Some(phase(answer)))
         {
-            sent.remove(&uid);
+            drop(sent);
+            self.done(&uid);
         }
     }
 
     /// A request is gone.
     pub fn forget(&self, request: &LeaseRequest) {
         if let Some(uid) = request.uid() {
-            self.sent().remove(&uid);
+            self.done(&uid);
+        }
+    }
+
+    fn done(&self, uid: &str) {
+        let mut sent = self.sent();
+        sent.remove(uid);
+        if sent.is_empty() {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// Waits until everything that was sent has come back.
+    pub async fn settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            if self.under_way() == 0 {
+                return;
+            }
+            settled.await;
         }
     }
 
@@ -153,7 +175,7 @@ impl AnswerJobs {
                         // Gone, or changed since it was seen. The watch tells what there is now, and this
                         // is for when it already has.
                         debug!(lease = %job.key, request = job.request.name, code = status.code, "request has changed");
-                        answers.sent().remove(&job.request.uid);
+                        answers.done(&job.request.uid);
                         queue.push_soonest(job.key, RETRY);
                         return;
                     }
@@ -162,7 +184,7 @@ impl AnswerJobs {
                 };
                 metrics.api_error("answer");
                 warn!(lease = %job.key, request = job.request.name, problem, "cannot write the status of a request; trying again");
-                answers.sent().remove(&job.request.uid);
+                answers.done(&job.request.uid);
                 queue.push_soonest(job.key, RETRY);
             }
         })

@@ -35,6 +35,7 @@ pub struct Metrics {
     decision_seconds: Histogram,
     decision_fuel: Histogram,
     guard: Counters,
+    shadow: Counters,
     grant_wait: Histogram,
     reconcile_seconds: Histogram,
     api_errors: Counters,
@@ -81,6 +82,12 @@ impl Metrics {
         r.register("policy_fuel", "Fuel of a policy call", decision_fuel.clone());
         let guard = Counters::default();
         r.register("guard", "Proposals of policies refused or cut by the guard, by rule", guard.clone());
+        let shadow = Counters::default();
+        r.register(
+            "shadow_comparisons",
+            "Decisions of shadow policies compared with the real ones, by result",
+            shadow.clone(),
+        );
         let grant_wait = Histogram::new(exponential_buckets(0.001, 4.0, 12));
         r.register_with_unit(
             "grant_wait",
@@ -121,6 +128,7 @@ impl Metrics {
             decision_seconds,
             decision_fuel,
             guard,
+            shadow,
             grant_wait,
             reconcile_seconds,
             api_errors,
@@ -181,6 +189,11 @@ impl Metrics {
     /// The guard has refused or cut something.
     pub fn guard(&self, rule: &'static str) {
         self.guard.get_or_create(&[("rule", rule)]).inc();
+    }
+
+    /// A shadow policy's decision was compared.
+    pub fn shadow(&self, result: &'static str) {
+        self.shadow.get_or_create(&[("result", result)]).inc();
     }
 
     /// Something has happened to a lease.

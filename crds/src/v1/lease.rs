@@ -74,7 +74,8 @@ pub struct PolicySpec {
     #[schemars(schema_with = "any_object")]
     pub params: Option<serde_json::Map<String, serde_json::Value>>,
 
-    /// A second policy that is asked too and only compared, never obeyed.
+    /// A second policy that is asked too and only compared, never obeyed: the controller counts how
+    /// often it would have decided differently, and logs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<String>,
 

@@ -86,6 +86,18 @@ fn it_refuses_wrong_params_by_name() {
     assert!(errors[0].starts_with("minhold: ") && errors[1].starts_with("lockDelay: "), "{errors:?}");
 }
 
+/// Its stack is small, so it must do for the deepest JSON that the host lets through.
+#[test]
+fn it_reads_params_as_deep_as_they_come() {
+    let policy = host().builtin();
+    let deep = format!(r#"{{"deep": {}{}}}"#, "[".repeat(120), "]".repeat(120));
+    let deep_objects = format!(r#"{{"deep": {}1{}}}"#, r#"{"a":"#.repeat(120), "}".repeat(120));
+    for params in [deep, deep_objects] {
+        let errors = policy.validate(&params).expect("an answer");
+        assert!(errors.len() == 1 && errors[0].starts_with("deep: "), "{errors:?}");
+    }
+}
+
 /// Deciding by half of what somebody asked for would be a silent surprise.
 #[test]
 fn it_does_not_decide_with_params_that_it_refuses() {

@@ -1,0 +1,63 @@
+//! README.md: a reader who follows it sees what it says.
+
+use konductor_tests::{Controller, ControllerOptions, ControlPlane, repo};
+
+/// Every block marked `sh`, in order, in one directory and with the rights that the README asks for. A block marked
+/// `sh second terminal` runs beside the next ones and has to have ended well at the end.
+#[tokio::test]
+async fn every_command_block_works() {
+    let blocks = blocks(&repo::text("README.md"));
+    assert!(blocks.len() >= 5, "the README has lost its examples");
+    assert_eq!(blocks.iter().filter(|b| b.second).count(), 1);
+
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let team = plane.namespace("readme").await;
+    let user = team.user(&["konductor-lease-user", "konductor-lease-operator"]).await;
+
+    let mut second = Vec::new();
+    for block in blocks {
+        // As a reader pastes it: line after line, and no line may fail.
+        let script = user.script("readme", &format!("set -e\n{}", block.text));
+        if block.second {
+            second.push(script.spawn());
+            let waits = "bob is in the line";
+            konductor_tests::eventually(waits, async || {
+                let status = user.koncli("lease status my-lease").run().await.succeeds().stdout;
+                if status.contains("bob") { Ok(()) } else { Err(status) }
+            })
+            .await;
+        } else {
+            script.run().await.succeeds();
+        }
+    }
+    for running in second {
+        running.wait().await.succeeds().prints("acquired by bob");
+    }
+}
+
+struct Block {
+    text: String,
+    second: bool,
+}
+
+fn blocks(markdown: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut open = false;
+    for line in markdown.lines() {
+        match line.strip_prefix("```") {
+            Some(info) if !open && info.split_whitespace().next() == Some("sh") => {
+                blocks.push(Block { text: String::new(), second: info.contains("second terminal") });
+                open = true;
+            }
+            Some(_) => open = false,
+            None => {
+                if let (true, Some(block)) = (open, blocks.last_mut()) {
+                    block.text.push_str(line);
+                    block.text.push('\n');
+                }
+            }
+        }
+    }
+    blocks
+}
