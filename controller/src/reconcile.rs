@@ -67,8 +67,7 @@ pub enum Next {
 pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
     let mut tries = 0;
     let mut observed = loop {
-        let reading = ctx.clock.read();
-        match observe(&ctx.world, key, reading, ctx.skew, ctx.settings) {
+        match observe(&ctx.world, key, &*ctx.clock, ctx.skew, ctx.settings) {
             Sight::Lease(observed) => break observed,
             Sight::NoLease(mut requests) => {
                 ctx.decider.forget(key);

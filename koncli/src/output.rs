@@ -151,10 +151,12 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The last row, as wide as the table is so far.
-    #[must_use]
-    pub fn last_line(&self) -> String {
-        self.rows.last().map(|row| self.line(row)).unwrap_or_default()
+    /// Takes all rows away and returns the last one, as wide as the table has been so far: for a
+    /// table that goes on for ever.
+    pub fn take_last_line(&mut self) -> String {
+        let last = self.rows.pop();
+        self.rows.clear();
+        last.map(|row| self.line(&row)).unwrap_or_default()
     }
 
     fn line(&self, row: &[String]) -> String {
@@ -186,7 +188,8 @@ mod tests {
         table.row(vec!["db-migration".into(), String::new()]);
         table.row(vec!["x".into(), "pod-a".into()]);
         assert_eq!(table.to_string(), "NAME          HOLDER\ndb-migration  -\nx             pod-a");
-        assert_eq!(table.last_line(), "x             pod-a");
+        assert_eq!(table.take_last_line(), "x             pod-a");
+        assert_eq!(table.to_string(), "");
     }
 
     #[test]

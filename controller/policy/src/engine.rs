@@ -75,11 +75,9 @@ impl Drop for Sandbox {
 fn config(limits: &Limits) -> Config {
     let mut config = Config::new();
 
-    // Fuel decides: the same input ends at the same place on every replica. Growing memory costs the
-    // host most per instruction, so it costs the guest most.
+    // Fuel decides: the same input ends at the same place on every replica.
     config.consume_fuel(true);
-    let variable = VariableOperatorCost { memory_grow_per_page: u8::MAX, ..VariableOperatorCost::new() };
-    config.operator_cost(OperatorCost { variable, ..OperatorCost::new() });
+    config.operator_cost(prices());
     // The epoch is the fence in time around it.
     config.epoch_interruption(true);
     config.max_wasm_stack(limits.stack.0);
@@ -115,6 +113,53 @@ fn config(limits: &Limits) -> Config {
     config.memory_init_cow(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
     config
+}
+
+/// What an instruction costs in fuel, where that is not 1.
+///
+/// Roughly the time that it takes in units of an addition, so that the same fuel is about the same
+/// time whatever a guest does: without this, a loop that does nothing but jump back, where fuel and
+/// deadline are checked, has ten times the time of honest code, and the deadline would end what fuel
+/// should.
+fn prices() -> OperatorCost {
+    const JUMP: u8 = 4;
+    const CALL: u8 = 8;
+    const DIVISION: u8 = 8;
+    const BULK: u8 = 50;
+    OperatorCost {
+        Br: JUMP,
+        BrIf: JUMP,
+        BrTable: JUMP,
+        Call: CALL,
+        CallIndirect: CALL,
+        I32DivS: DIVISION,
+        I32DivU: DIVISION,
+        I32RemS: DIVISION,
+        I32RemU: DIVISION,
+        I64DivS: DIVISION,
+        I64DivU: DIVISION,
+        I64RemS: DIVISION,
+        I64RemU: DIVISION,
+        F32Div: DIVISION,
+        F64Div: DIVISION,
+        F32Sqrt: DIVISION,
+        F64Sqrt: DIVISION,
+        F32x4Div: DIVISION,
+        F64x2Div: DIVISION,
+        F32x4Sqrt: DIVISION,
+        F64x2Sqrt: DIVISION,
+        // These leave the guest's code, before what they cost by the byte and the page.
+        MemoryFill: BULK,
+        MemoryCopy: BULK,
+        MemoryInit: BULK,
+        MemoryGrow: BULK,
+        TableFill: BULK,
+        TableCopy: BULK,
+        TableInit: BULK,
+        TableGrow: BULK,
+        variable: VariableOperatorCost { memory_grow_per_page: u8::MAX, ..VariableOperatorCost::new() },
+        ..OperatorCost::new()
+    }
 }
 
 /// Places for instances, made once and reused. What does not fit is refused when it is compiled.

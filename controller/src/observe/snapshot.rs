@@ -10,7 +10,7 @@ use super::{
     convert,
     world::{Due, Inner, Key, RequestEntry, World, to_duration, version},
 };
-use crate::clock::{Reading, elapsed, remaining};
+use crate::clock::{Clock, Reading, elapsed, remaining};
 
 /// A lease as it was seen, and the snapshot of it.
 #[derive(Debug, Clone)]
@@ -43,10 +43,12 @@ pub enum Sight {
     NoLease(Vec<Request>),
 }
 
-/// Looks at a key.
+/// Looks at a key. The clocks are read once, and not before what is seen had come in: a client counts
+/// its deadline from before it sent what the decision takes into account.
 #[must_use]
-pub fn observe(world: &World, key: &Key, reading: Reading, skew: Duration, settings: Settings) -> Sight {
+pub fn observe(world: &World, key: &Key, clock: &dyn Clock, skew: Duration, settings: Settings) -> Sight {
     let mut inner = world.lock();
+    let reading = clock.read();
     let requests = requests(&inner, key, reading);
     let Some(entry) = inner.leases.get(key).filter(|e| e.object.metadata.deletion_timestamp.is_none()) else {
         return Sight::NoLease(requests);
@@ -119,5 +121,171 @@ fn request(entry: &RequestEntry, reading: Reading) -> Request {
 impl std::fmt::Display for Observed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.lease.namespace().unwrap_or_default(), self.lease.name_any())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use konductor_crds::{
+        LeaseRequest, LeaseRequestSpec, LeaseSpec, LeaseStatus,
+        time::format_timestamp,
+        v1::{LeasePhase, RequestRef},
+    };
+
+    use super::*;
+
+    const SKEW: Duration = Duration::from_secs(1);
+    const TTL: i64 = 30_000;
+
+    /// Clocks that tests set.
+    struct Hands(Mutex<Reading>);
+
+    impl Hands {
+        fn new(wall_ms: i64) -> Self {
+            Self(Mutex::new(Reading { wall_ns: i128::from(wall_ms) * 1_000_000, mono: Duration::from_secs(100) }))
+        }
+
+        fn pass(&self, ms: u64) {
+            let mut now = self.0.lock().expect("one thread");
+            now.mono += Duration::from_millis(ms);
+            now.wall_ns += i128::from(ms) * 1_000_000;
+        }
+
+        fn step_wall(&self, ms: i64) {
+            self.0.lock().expect("one thread").wall_ns += i128::from(ms) * 1_000_000;
+        }
+    }
+
+    impl Clock for Hands {
+        fn read(&self) -> Reading {
+            *self.0.lock().expect("one thread")
+        }
+    }
+
+    fn lease(version: i64, expires: i64, renewals: i64) -> Lease {
+        let mut lease = Lease::new("l", LeaseSpec { ttl: "30s".to_owned(), ..LeaseSpec::default() });
+        lease.metadata.namespace = Some("ns".to_owned());
+        lease.metadata.uid = Some("lease-uid".to_owned());
+        lease.metadata.resource_version = Some(version.to_string());
+        lease.status = Some(LeaseStatus {
+            phase: Some(LeasePhase::Held),
+            holder: Some("a".to_owned()),
+            acquired: Some(format_timestamp(0)),
+            expires: Some(format_timestamp(expires)),
+            renewals: Some(renewals),
+            fencing_token: Some(7),
+            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0 }),
+            ..LeaseStatus::default()
+        });
+        lease
+    }
+
+    fn request() -> LeaseRequest {
+        let spec = LeaseRequestSpec { lease: "l".to_owned(), holder: "a".to_owned(), ..LeaseRequestSpec::default() };
+        let mut request = LeaseRequest::new("r", spec);
+        request.metadata.namespace = Some("ns".to_owned());
+        request.metadata.uid = Some("u".to_owned());
+        request.metadata.resource_version = Some("5".to_owned());
+        request
+    }
+
+    fn remaining_at(world: &World, hands: &Hands) -> i64 {
+        match observe(world, &Key::new("ns", "l"), hands, SKEW, Settings::default()) {
+            Sight::Lease(observed) => observed.snapshot.remaining.expect("it is held").0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn world(hands: &Hands) -> World {
+        let world = World::default();
+        world.apply_request(request(), hands.read(), Millis(0));
+        world
+    }
+
+    #[test]
+    fn a_hold_of_our_own_is_due_after_its_ttl_whatever_the_wall_clock_does() {
+        let hands = Hands::new(0);
+        let world = world(&hands);
+        world.wrote_lease(lease(10, TTL, 0), hands.read());
+        hands.pass(10_000);
+        hands.step_wall(3_600_000);
+        assert_eq!(remaining_at(&world, &hands), 20_000);
+        hands.step_wall(-7_200_000);
+        assert_eq!(remaining_at(&world, &hands), 20_000);
+        hands.pass(20_000);
+        assert_eq!(remaining_at(&world, &hands), 0);
+    }
+
+    #[test]
+    fn a_renewal_prolongs_even_where_the_wall_clock_has_stepped_back() {
+        let hands = Hands::new(0);
+        let world = world(&hands);
+        world.wrote_lease(lease(10, TTL, 0), hands.read());
+        hands.pass(20_000);
+        hands.step_wall(-20_000);
+        // now + ttl is the expiry that the holder was told already.
+        world.wrote_lease(lease(11, TTL, 1), hands.read());
+        assert_eq!(remaining_at(&world, &hands), TTL);
+    }
+
+    #[test]
+    fn a_renewal_never_makes_a_hold_shorter() {
+        let hands = Hands::new(0);
+        let world = world(&hands);
+        world.wrote_lease(lease(10, 600_000, 0), hands.read());
+        hands.step_wall(590_000);
+        // The wall clock has jumped ahead, so the new expiry is later and yet only 20 s away.
+        world.wrote_lease(lease(11, 610_000, 1), hands.read());
+        assert_eq!(remaining_at(&world, &hands), 600_000);
+    }
+
+    #[test]
+    fn what_another_clock_has_written_is_believed_with_an_allowance() {
+        let hands = Hands::new(TTL - 10_000);
+        let world = world(&hands);
+        world.apply_lease(lease(10, TTL, 0));
+        assert_eq!(remaining_at(&world, &hands), 11_000);
+        hands.pass(11_000);
+        assert_eq!(remaining_at(&world, &hands), 0);
+
+        let hands = Hands::new(TTL + 5_000);
+        let world = self::world(&hands);
+        world.apply_lease(lease(10, TTL, 0));
+        assert_eq!(remaining_at(&world, &hands), 0, "long overdue when it is seen first");
+    }
+
+    #[test]
+    fn a_holders_request_that_was_never_seen_is_asked_for() {
+        let hands = Hands::new(0);
+        let world = World::default();
+        let key = Key::new("ns", "l");
+        world.apply_lease(lease(10, TTL, 0));
+        let look = || observe(&world, &key, &hands, SKEW, Settings::default());
+        assert!(matches!(look(), Sight::Unconfirmed(request) if request.uid == "u"));
+        world.confirm_deleted(&key, "u");
+        assert!(matches!(look(), Sight::Lease(_)), "now its absence is a fact");
+    }
+
+    #[test]
+    fn a_deletion_that_was_seen_is_proof_and_another_object_of_the_name_is_not() {
+        let hands = Hands::new(0);
+        let world = world(&hands);
+        let key = Key::new("ns", "l");
+        world.apply_lease(lease(10, TTL, 0));
+        let mut newer = request();
+        newer.metadata.uid = Some("v".to_owned());
+        newer.metadata.resource_version = Some("20".to_owned());
+        world.apply_request(newer, hands.read(), Millis(0));
+        let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else {
+            panic!("the old object was replaced, so it is gone")
+        };
+        assert!(observed.snapshot.request("u").is_none() && observed.snapshot.request("v").is_some());
+        let mut late = request();
+        late.metadata.resource_version = Some("6".to_owned());
+        assert_eq!(world.delete_request(&late), Some(key.clone()));
+        let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else { panic!("lost") };
+        assert!(observed.snapshot.request("v").is_some(), "a late deletion of the old object took the new one along");
     }
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 use futures::StreamExt as _;
 use konductor_crds::{
     Lease, LeaseRequest,
-    time::{format_duration, parse_duration},
+    time::{format_duration, parse_ttl},
     v1::{RequestPhase, RequestRef},
 };
 use kube::api::{ObjectMeta, PostParams};
@@ -22,14 +22,14 @@ use super::{
     call,
     decide::{Acquiring, Grant, View, acquiring},
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result, Stop},
-    hold::{Beats, Hold, first_deadline},
+    hold::{Beats, Hold, deadline},
     names,
     watch::{self, From, Seen, Watch},
 };
 
 /// The time between two beats. Three of them fit into the validity, so that one may be lost.
 const BEAT: Duration = Duration::from_secs(10);
-const BEAT_MIN: Duration = Duration::from_millis(500);
+const BEAT_MIN: Duration = Duration::from_millis(100);
 /// How long after the create the answer may take before it is looked for elsewhere too.
 const PROBE_AFTER: Duration = Duration::from_millis(50);
 
@@ -161,7 +161,8 @@ impl<'a> Attempt<'a> {
         let mut beat: Option<Pending<Result<LeaseRequest, CallFailure>>> = None;
         let mut probe_at: Option<Instant> = None;
         let mut silence_at: Option<Instant> = None;
-        let mut beat_at: Option<Instant> = None;
+        // When the last beat was sent, and how much of the interval the next one lets pass.
+        let mut beaten_at: Option<(Instant, f64)> = None;
 
         loop {
             if let Some(created) = &self.created {
@@ -183,6 +184,10 @@ impl<'a> Attempt<'a> {
                     ending => return self.end(ending).await,
                 }
             }
+            // Reckoned anew every time: which ttl counts is known only when the lease is seen.
+            let beat_at = beaten_at.map(|(last, share)| {
+                last + beat_interval(self.want.ttl.as_deref(), self.lease.present()).mul_f64(share)
+            });
             tokio::select! {
                 biased;
                 stopped = stop.as_mut() => {
@@ -195,7 +200,7 @@ impl<'a> Attempt<'a> {
                         self.created = Some(Created::from(object));
                         probe_at = Some(now + PROBE_AFTER);
                         silence_at = Some(now + CONTROLLER_TIMEOUT);
-                        beat_at = (self.want.wait != Wait::No).then(|| now + self.beat_interval());
+                        beaten_at = (self.want.wait != Wait::No).then(|| (now, names::jitter()));
                         progress(Progress::Requested { request: &self.request });
                     }
                     Err(failure) => return self.not_created(failure).await,
@@ -253,7 +258,7 @@ impl<'a> Attempt<'a> {
                     }
                 }
                 () = at_if_any(beat_at) => {
-                    beat_at = Some(Instant::now() + self.beat_interval());
+                    beaten_at = Some((Instant::now(), names::jitter()));
                     if beat.is_none() {
                         beat = Some(self.beat());
                     }
@@ -327,15 +332,6 @@ impl<'a> Attempt<'a> {
         Box::pin(async move { client.raise(&name, &uid, counter).await })
     }
 
-    /// Every ten seconds or so; more often for a short ttl, because a grant's deadline is counted
-    /// from the last beat before it.
-    fn beat_interval(&self) -> Duration {
-        let asked = self.want.ttl.as_deref().or_else(|| self.lease.present().map(|lease| lease.spec.ttl.as_str()));
-        let ttl = asked.and_then(|ttl| parse_duration(ttl).ok()).and_then(|ms| u64::try_from(ms).ok());
-        let interval = ttl.map_or(BEAT, |ms| Duration::from_millis(ms) / 3).clamp(BEAT_MIN, BEAT);
-        interval.mul_f64(names::jitter())
-    }
-
     /// Takes over what is newer: a request that has ended does not come back.
     fn see_own(&mut self, request: LeaseRequest) {
         let ended = |request: &LeaseRequest| {
@@ -401,7 +397,7 @@ impl<'a> Attempt<'a> {
 
     async fn held(self, grant: Grant) -> Ending {
         let granted_after = self.beats.before_grant(grant.acted_on);
-        let deadline = first_deadline(granted_after, grant.length_ms);
+        let deadline = deadline(granted_after, grant.length_ms);
         if deadline <= self.client.clock.now() {
             let how = format!("it was granted until {}, and that was over before this was seen", grant.expires);
             let error = Error::new(self.doing, Problem::Lost { how });
@@ -421,7 +417,6 @@ impl<'a> Attempt<'a> {
             ttl_ms: grant.length_ms,
             renewals: grant.renewals,
             deadline,
-            granted_after,
             counter: self.beats.last(),
         }))
     }
@@ -496,5 +491,37 @@ impl<'a> Attempt<'a> {
         self.client.delete_request(&self.request, None).await?;
         tokio::time::sleep(LATE_CREATE).await;
         self.client.delete_request(&self.request, None).await
+    }
+}
+
+/// Every ten seconds; more often for a short ttl, because a grant's deadline is counted from the
+/// last beat before it. The ttl that counts is the shorter of what is asked for and the lease's.
+fn beat_interval(asked: Option<&str>, lease: Option<&Lease>) -> Duration {
+    let known = [asked, lease.map(|lease| lease.spec.ttl.as_str())];
+    let shortest = known.into_iter().flatten().filter_map(|ttl| u64::try_from(parse_ttl(ttl).ok()?).ok()).min();
+    shortest.map_or(BEAT, |ms| Duration::from_millis(ms) / 3).clamp(BEAT_MIN, BEAT)
+}
+
+#[cfg(test)]
+mod tests {
+    use konductor_crds::LeaseSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_short_ttl_is_waited_for_with_a_faster_beat() {
+        for (asked, lease, expected_ms) in [
+            (None, None, 10_000),
+            (None, Some("10m"), 10_000),
+            (None, Some("6s"), 2_000),
+            (Some("6s"), Some("10m"), 2_000),
+            (Some("10m"), Some("6s"), 2_000),
+            (Some("3s"), None, 1_000),
+            (None, Some("150ms"), 100),
+            (None, Some("not a duration"), 10_000),
+        ] {
+            let lease = lease.map(|ttl| Lease::new("x", LeaseSpec { ttl: ttl.into(), ..LeaseSpec::default() }));
+            assert_eq!(beat_interval(asked, lease.as_ref()), Duration::from_millis(expected_ms), "{asked:?}");
+        }
     }
 }

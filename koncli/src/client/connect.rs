@@ -60,7 +60,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// If no configuration is found, or the one that is found cannot be read.
 pub async fn connect(options: &ConnectOptions) -> Result<Connection> {
     const DOING: &str = "connect to the API server";
-    let unusable = |why: String| Error::new(DOING, Problem::Unreachable(why));
+    let unusable = |why: String| Error::new(DOING, Problem::NoCluster(why));
     let (config, in_cluster) = configuration(options).await.map_err(unusable)?;
     let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let server = config.cluster_url.to_string();

@@ -44,7 +44,8 @@ pub(crate) struct Grant {
     pub(crate) token: i64,
     pub(crate) acquired: String,
     pub(crate) expires: String,
-    /// From `acquired` to `expires`, on the controller's clock.
+    /// How long it lasts from the grant or the last renewal: both ends by the controller's clock, at
+    /// the same moment.
     pub(crate) length_ms: i64,
     /// How often this hold was renewed.
     pub(crate) renewals: i64,
@@ -56,13 +57,16 @@ pub(crate) struct Grant {
 pub(crate) fn grant_to(uid: &str, lease: &Lease) -> Option<Grant> {
     let status = held_by(uid, lease)?;
     let (acquired, expires) = (status.acquired.clone()?, status.expires.clone()?);
-    let length_ms = parse_timestamp(&expires)?.checked_sub(parse_timestamp(&acquired)?)?;
+    let renewals = status.renewals.unwrap_or_default();
+    // Without `renewed` only a first grant has a length that can be told.
+    let since = status.renewed.as_deref().or_else(|| (renewals == 0).then_some(acquired.as_str()))?;
+    let length_ms = parse_timestamp(&expires)?.checked_sub(parse_timestamp(since)?)?;
     Some(Grant {
         token: status.fencing_token.unwrap_or_default(),
         acquired,
         expires,
         length_ms,
-        renewals: status.renewals.unwrap_or_default(),
+        renewals,
         acted_on: status.request.as_ref()?.renewals,
     })
 }
@@ -234,8 +238,7 @@ mod tests {
     const T2: &str = "2026-01-01T00:00:45.000Z";
 
     fn held(uid: &str) -> Lease {
-        let mut lease = Lease::default();
-        lease.status = Some(LeaseStatus {
+        let status = LeaseStatus {
             phase: Some(LeasePhase::Held),
             holder: Some("h".into()),
             acquired: Some(T0.into()),
@@ -243,8 +246,8 @@ mod tests {
             fencing_token: Some(7),
             request: Some(RequestRef { name: "r".into(), uid: uid.into(), renewals: 2 }),
             ..LeaseStatus::default()
-        });
-        lease
+        };
+        Lease { status: Some(status), ..Lease::default() }
     }
 
     fn with(mut lease: Lease, change: impl FnOnce(&mut LeaseStatus)) -> Lease {
@@ -253,14 +256,13 @@ mod tests {
     }
 
     fn request(phase: Option<RequestPhase>, reason: &str) -> LeaseRequest {
-        let mut request = LeaseRequest::default();
-        request.status = Some(LeaseRequestStatus {
+        let status = LeaseRequestStatus {
             phase,
             reason: Some(reason.into()),
             message: Some("because".into()),
             ..LeaseRequestStatus::default()
-        });
-        request
+        };
+        LeaseRequest { status: Some(status), ..LeaseRequest::default() }
     }
 
     fn grant() -> Grant {
@@ -356,9 +358,10 @@ mod tests {
         let acted = |counter| with(held("me"), |s| s.request.as_mut().expect("a request").renewals = counter);
         let raised = with(acted(3), |s| {
             s.renewals = Some(1);
+            s.renewed = Some(T1.into());
             s.expires = Some(T2.into());
         });
-        let shown = Grant { expires: T2.into(), length_ms: 45_000, renewals: 1, acted_on: 3, ..grant() };
+        let shown = Grant { expires: T2.into(), length_ms: 15_000, renewals: 1, acted_on: 3, ..grant() };
         let refused = with(acted(3), |s| {
             s.policy = Some(PolicyStatus { reason: Some("outside the window".into()), ..PolicyStatus::default() });
         });

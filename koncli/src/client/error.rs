@@ -114,6 +114,8 @@ pub enum Problem {
     AlreadyExists(String),
     /// The API server did not answer.
     Unreachable(String),
+    /// It is not known where the API server is: no configuration, or one that cannot be used.
+    NoCluster(String),
     /// The API server does not know the resources of konductor.io.
     NotInstalled,
     /// The API server works, but no controller acted.
@@ -226,9 +228,11 @@ impl fmt::Display for LeaseSeen {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(what) | Self::NotFound(what) | Self::AlreadyExists(what) | Self::Local(what) => {
-                f.write_str(what)
-            }
+            Self::Invalid(what)
+            | Self::NotFound(what)
+            | Self::AlreadyExists(what)
+            | Self::NoCluster(what)
+            | Self::Local(what) => f.write_str(what),
             Self::NotAcquired { why, lease } if lease.holder.is_none() => f.write_str(why),
             Self::NotAcquired { why, lease } => write!(f, "{why}, {lease}"),
             Self::NotHolder { lease } => write!(f, "not the holder, {lease}"),
@@ -263,6 +267,7 @@ impl Problem {
             Self::NotHolder { .. } | Self::Lost { .. } => 3,
             Self::NoSuchLease { .. } | Self::NotFound(_) => 4,
             Self::Unreachable(_)
+            | Self::NoCluster(_)
             | Self::NotInstalled
             | Self::NoController { .. }
             | Self::Refused(_)
@@ -301,6 +306,9 @@ impl Problem {
             Self::Unreachable(_) => &[
                 "check the cluster with: kubectl version; and which one is meant: --context, --kubeconfig, $KUBECONFIG",
             ],
+            Self::NoCluster(_) => {
+                &["name a kubeconfig with --kubeconfig or $KUBECONFIG, and a context of it with --context"]
+            }
             Self::Unauthorized => &["log in again, or check the user of this kubeconfig context"],
             Self::Lost { .. } => &["stop what the lease protects; acquire it again to go on, with a new fencing token"],
             Self::NotAcquired { .. }
@@ -413,7 +421,8 @@ impl CallFailure {
         let cause: Option<Cause> = match error {
             _ if said => None,
             kube::Error::Api(status) => Some(status.message.clone().into()),
-            other if matches!(problem, Problem::Unreachable(_)) => Some(other.to_string().into()),
+            // The innermost cause is the problem already; what is around it says nothing more.
+            _ if matches!(problem, Problem::Unreachable(_)) => None,
             other => Some(Box::new(other)),
         };
         (problem, cause)

@@ -27,13 +27,11 @@ pub struct Hold {
     /// When it ends unless it is renewed, as the controller wrote it. Not to be compared with a
     /// clock of this machine: use [`Hold::deadline`].
     pub expires: String,
-    /// How long the first grant lasts, in milliseconds.
+    /// How long it lasts from its grant or its last renewal, in milliseconds.
     pub ttl_ms: i64,
     /// How often it was renewed.
     pub renewals: i64,
     pub(crate) deadline: Moment,
-    /// When the request that was granted had not been sent yet.
-    pub(crate) granted_after: Moment,
     pub(crate) counter: i64,
 }
 
@@ -64,7 +62,8 @@ impl Hold {
 
     /// Takes over what a renewal brought. `sent` was read before the renewal was sent.
     pub(crate) fn renewed(&mut self, grant: Grant, sent: Moment, counter: i64) {
-        self.deadline = renewal_deadline(sent, self.granted_after, self.ttl_ms, grant.length_ms);
+        self.deadline = deadline(sent, grant.length_ms);
+        self.ttl_ms = grant.length_ms;
         self.expires = grant.expires;
         self.renewals = grant.renewals;
         self.request.renewals = grant.acted_on;
@@ -83,22 +82,11 @@ fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or_default())
 }
 
-/// The deadline of a grant of `length_ms` that was decided after `granted_after`.
-pub(crate) fn first_deadline(granted_after: Moment, length_ms: i64) -> Moment {
+/// The deadline of a grant or a renewal for `length_ms` that was decided after `before`. The
+/// controller counts the same span on its own monotonic clock, from when it decided.
+pub(crate) fn deadline(before: Moment, length_ms: i64) -> Moment {
     let length = millis(length_ms);
-    granted_after.after(length - margin(length))
-}
-
-/// The deadline of a renewed hold. The controller does not tell when it decided, so there are two
-/// bounds, and the earlier one counts:
-/// a renewal lasts at most as long as the first grant, counted from before it was sent; and
-/// `expires - acquired` spans the whole hold, counted from before the grant. The first is wrong if
-/// the policy renews for less than it first granted, the second if the controller's clock was set;
-/// each covers the other.
-fn renewal_deadline(sent: Moment, granted_after: Moment, first_ms: i64, whole_ms: i64) -> Moment {
-    let first = millis(first_ms);
-    let whole = granted_after.after(millis(whole_ms).saturating_sub(margin(first)));
-    first_deadline(sent, first_ms).min(whole)
+    before.after(length - margin(length))
 }
 
 /// When which value of the request's counter was sent: what a grant that names a value was decided
@@ -152,19 +140,7 @@ mod tests {
         for (ttl_ms, deadline_ms) in
             [(600_000, 595_000), (60_000, 57_000), (30_000, 28_500), (1_000, 900), (150, 75), (0, 0), (-5, 0)]
         {
-            assert_eq!(first_deadline(at(1_000), ttl_ms), at(1_000 + deadline_ms), "{ttl_ms}");
-        }
-    }
-
-    #[test]
-    fn a_renewal_counts_from_before_it_was_sent_and_never_beyond_what_was_granted() {
-        for (what, sent, granted_after, whole_ms, deadline) in [
-            ("the usual", 11_000, 1_000, 40_100, 39_500),
-            ("the policy renewed for 5 s only", 11_000, 1_000, 15_100, 14_600),
-            ("the controller's clock went forward", 11_000, 1_000, 3_600_000, 39_500),
-            ("the controller's clock went back", 11_000, 1_000, 300, 1_000),
-        ] {
-            assert_eq!(renewal_deadline(at(sent), at(granted_after), 30_000, whole_ms), at(deadline), "{what}");
+            assert_eq!(deadline(at(1_000), ttl_ms), at(1_000 + deadline_ms), "{ttl_ms}");
         }
     }
 

@@ -214,3 +214,134 @@ where
 fn version_of<K: kube::Resource>(object: &K) -> Option<String> {
     object.meta().resource_version.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, Mutex},
+    };
+
+    use konductor_crds::Lease;
+    use kube::client::Body;
+
+    use super::*;
+
+    fn lease(version: u32) -> String {
+        format!(
+            r#"{{"apiVersion":"konductor.io/v1","kind":"Lease","metadata":{{"name":"x","resourceVersion":"{version}"}},"spec":{{"ttl":"1m"}}}}"#
+        )
+    }
+
+    fn event(kind: &str, version: u32) -> String {
+        format!("{{\"type\":\"{kind}\",\"object\":{}}}\n", lease(version))
+    }
+
+    fn status(code: u16) -> String {
+        format!(r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"m","reason":"r","code":{code}}}"#)
+    }
+
+    /// Watches lease x of an API server that gives these answers, one a request. Returns what was
+    /// told and what was asked for.
+    async fn told(from: From, answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<String>) {
+        let answers: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(answers.iter().cloned().collect()));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let query = request.uri().query().unwrap_or_default();
+            let version = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+            let verb = if query.contains("watch=true") { "watch" } else { "list" };
+            log.lock().expect("lock").push(format!("{verb} {}", version.unwrap_or("-")));
+            let answer = answers.lock().expect("lock").pop_front();
+            async move {
+                let (code, body) = answer.ok_or_else(|| std::io::Error::other("connection refused"))?;
+                Ok::<_, std::io::Error>(
+                    http::Response::builder().status(code).body(Body::from(body.into_bytes())).expect("a response"),
+                )
+            }
+        });
+        let api: Api<Lease> = Api::namespaced(kube::Client::new(service, "default"), "default");
+        let mut watch = object(api, "x", from, Access::leases);
+        let mut told = Vec::new();
+        while told.len() < count {
+            let Some(item) = watch.next().await else { break };
+            told.push(match item {
+                Ok(Seen::Present(lease)) => format!("present {}", lease.metadata.resource_version.unwrap_or_default()),
+                Ok(Seen::Gone) => "gone".to_owned(),
+                Ok(Seen::Trouble(_)) => "trouble".to_owned(),
+                Err(failure) => format!("failed to {}", failure.access),
+            });
+        }
+        let asked = asked.lock().expect("lock").clone();
+        (told, asked)
+    }
+
+    fn list(items: &str, version: u32) -> String {
+        format!(
+            r#"{{"apiVersion":"konductor.io/v1","kind":"LeaseList","metadata":{{"resourceVersion":"{version}"}},"items":[{items}]}}"#
+        )
+    }
+
+    // Time is paused: it jumps to the next timer as soon as nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_outlives_closed_streams_expired_versions_and_an_api_server_that_is_away() {
+        let gone = format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status(410));
+        let expired = (410, status(410));
+        for (what, from, answers, expected_told, expected_asked) in [
+            (
+                "closed: listed, and watched from there",
+                From::Now,
+                vec![(200, event("ADDED", 5)), (200, list(&lease(7), 8)), (200, event("MODIFIED", 9))],
+                vec!["present 5", "present 7", "present 9"],
+                vec!["watch 0", "list -", "watch 8"],
+            ),
+            (
+                "deleted while it was closed",
+                From::Now,
+                vec![(200, event("ADDED", 5)), (200, list("", 8))],
+                vec!["present 5", "gone"],
+                vec!["watch 0", "list -"],
+            ),
+            (
+                "deleted while it was watched",
+                From::After("3".into()),
+                vec![(200, event("DELETED", 5))],
+                vec!["gone"],
+                vec!["watch 3"],
+            ),
+            (
+                "too old a version, told as an event",
+                From::After("3".into()),
+                vec![(200, gone), (200, list(&lease(7), 8))],
+                vec!["present 7"],
+                vec!["watch 3", "list -"],
+            ),
+            (
+                "too old a version, told at once",
+                From::After("3".into()),
+                vec![expired, (200, list(&lease(7), 8))],
+                vec!["present 7"],
+                vec!["watch 3", "list -"],
+            ),
+            (
+                "overloaded, then well",
+                From::Now,
+                vec![(503, status(503)), (429, status(429)), (200, list(&lease(7), 8))],
+                vec!["trouble", "trouble", "present 7"],
+                vec!["watch 0", "list -", "list -"],
+            ),
+            ("away", From::Now, vec![], vec!["trouble", "trouble"], vec!["watch 0", "list -"]),
+            (
+                "forbidden: over",
+                From::Now,
+                vec![(403, status(403))],
+                vec!["failed to watch leases.konductor.io"],
+                vec!["watch 0"],
+            ),
+        ] {
+            let (told, asked) = told(from, &answers, expected_told.len()).await;
+            assert_eq!(told, expected_told, "{what}");
+            assert_eq!(asked, expected_asked, "{what}");
+        }
+    }
+}

@@ -54,9 +54,6 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
     let mut events = watcher(leases, watcher::Config::default()).default_backoff().boxed();
     let mut stop = std::pin::pin!(signals::stop());
     let mut table = columns.table();
-    if matches!(out.format, Format::Text | Format::Wide) {
-        out.data(table.last_line())?;
-    }
     let mut reached = false;
     loop {
         let event = tokio::select! {
@@ -68,7 +65,9 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
             Ok(Some(watcher::Event::Delete(lease))) => (lease, Some("Deleted")),
             Ok(Some(watcher::Event::Init)) => continue,
             Ok(Some(watcher::Event::InitDone)) => {
-                reached = true;
+                if !std::mem::replace(&mut reached, true) && matches!(out.format, Format::Text | Format::Wide) {
+                    out.data(&table)?;
+                }
                 continue;
             }
             Ok(None) => return Ok(()),
@@ -88,7 +87,10 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
             Format::Name => out.data(lease_name(name(&lease)))?,
             Format::Text | Format::Wide => {
                 table.row(columns.row(&lease, phase, wall_clock_ms()));
-                out.data(table.last_line())?;
+                // What there is at the beginning is one table, so that its columns fit.
+                if reached {
+                    out.data(table.take_last_line())?;
+                }
             }
         }
     }

@@ -77,7 +77,7 @@ pub(super) async fn keep_current(line: &RefCell<Line>, client: &Client, holder: 
     loop {
         ticks.tick().await;
         let lease = line.borrow().lease.clone();
-        if let Some(lease) = lease.filter(|_| count % LOOK_EVERY == 0) {
+        if let Some(lease) = lease.filter(|_| count.is_multiple_of(LOOK_EVERY)) {
             let place = client.queue(&lease).await.ok().and_then(|queue| place_of(holder, &queue));
             line.borrow_mut().place = place;
         }

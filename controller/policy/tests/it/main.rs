@@ -10,4 +10,3 @@ mod determinism;
 mod faults;
 mod input;
 mod newest_first;
-mod zz;
