@@ -19,6 +19,7 @@ use serde::{
 /// `P` is the type of the params: a policy's own struct in a guest, raw JSON in the host.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(bound = "P: schemars::JsonSchema + Serialize + Default"))]
 #[serde(rename_all = "camelCase", default, bound(deserialize = "P: Deserialize<'de> + Default"))]
 pub struct Input<'a, P> {
     /// The time, in milliseconds since the epoch. The only clock there is.
@@ -310,12 +311,8 @@ pub struct Description<'a, S> {
     #[serde(default)]
     pub description: Cow<'a, str>,
     /// The JSON Schema of its params.
-    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub params_schema: Option<S>,
-}
-
-fn none<S>() -> Option<S> {
-    None
 }
 
 /// Labels: a JSON object of strings, kept as pairs in the order of the JSON.

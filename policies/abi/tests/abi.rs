@@ -14,8 +14,11 @@ fn committed_schemas_are_those_of_the_types() {
     for (name, expected) in konductor_policy_abi::schema::files() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
         let committed = fs::read_to_string(&path).unwrap_or_default();
+        // As values: the order of members depends on the features that other packages choose.
+        let value = |text: &str| serde_json::from_str::<Value>(text).ok();
         assert_eq!(
-            committed, expected,
+            value(&committed),
+            value(&expected),
             "{name} has drifted; run: cargo run -p konductor-policy-abi --features schema --example schemagen"
         );
     }
@@ -112,12 +115,7 @@ fn an_answer_with_an_unknown_member_is_refused() {
 
 #[test]
 fn a_list_is_not_an_object() {
-    for list in [
-        r#"{"hold":["keep"]}"#,
-        r#"{"grant":[0,1]}"#,
-        r#"{"deny":[[0,"no"]]}"#,
-        r#"{"deny":{"request":0}}"#,
-    ] {
+    for list in [r#"{"hold":["keep"]}"#, r#"{"grant":[0,1]}"#, r#"{"deny":[[0,"no"]]}"#, r#"{"deny":{"request":0}}"#] {
         assert!(serde_json::from_str::<Output<'_>>(list).is_err(), "{list}");
     }
     assert!(serde_json::from_str::<Object<Output<'_>>>("[]").is_err());

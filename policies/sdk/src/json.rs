@@ -3,7 +3,8 @@
 //! serde_json's reader explains every error, and the code that writes those sentences (floats
 //! among them) was more than half of a policy's module. A guest has nobody to explain them to: its
 //! input comes from the host, which writes it. So this one says yes or no. It reads what serde_json
-//! reads (a test compares the two), except that an enum is a text: one with data needs `#[serde(tag = "…")]`.
+//! reads (a test compares the two), except that a struct is an object, never a list, and that an
+//! enum is a text: one with data needs `#[serde(tag = "…")]`.
 
 use alloc::{borrow::Cow, string::String};
 use core::fmt;
@@ -170,6 +171,7 @@ impl<'de> Reader<'de> {
         if self.at == start { Err(Malformed) } else { Ok(()) }
     }
 
+    #[inline]
     fn number(&mut self) -> Result<Number, Malformed> {
         let start = self.at;
         let negative = self.byte() == Some(b'-');
@@ -177,28 +179,38 @@ impl<'de> Reader<'de> {
             self.at += 1;
         }
         let first_digit = self.at;
-        let mut magnitude = Some(0u64);
+        let mut magnitude = 0u64;
         while let Some(digit @ b'0'..=b'9') = self.byte() {
-            magnitude = magnitude.and_then(|m| m.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
+            // It wraps only where there are too many digits, and is then not used.
+            magnitude = magnitude.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
             self.at += 1;
         }
         let digits = self.at - first_digit;
         if digits == 0 || (digits > 1 && self.json.as_bytes().get(first_digit) == Some(&b'0')) {
             return Err(Malformed);
         }
-        let whole = !matches!(self.byte(), Some(b'.' | b'e' | b'E'));
-        match magnitude {
-            Some(m) if whole && !negative => return Ok(Number::Positive(m)),
-            // A minus zero is a float.
-            Some(m) if whole && m > 0 && m <= i64::MIN.unsigned_abs() => {
-                return Ok(Number::Negative(0i64.wrapping_sub_unsigned(m)));
+        // 18 digits fit any integer. A minus zero is a float.
+        if digits > 18 || matches!(self.byte(), Some(b'.' | b'e' | b'E')) || (negative && magnitude == 0) {
+            return self.unusual_number(start);
+        }
+        Ok(if negative { Number::Negative(0i64.wrapping_sub_unsigned(magnitude)) } else { Number::Positive(magnitude) })
+    }
+
+    /// Reads the rest of a number that has a fraction, an exponent or many digits.
+    #[cold]
+    fn unusual_number(&mut self, start: usize) -> Result<Number, Malformed> {
+        if !matches!(self.byte(), Some(b'.' | b'e' | b'E')) {
+            let text = self.slice(start)?;
+            if let Ok(number) = text.parse() {
+                return Ok(Number::Positive(number));
             }
-            _ => {}
+            if let Some(number) = text.parse().ok().filter(|&number| number != 0) {
+                return Ok(Number::Negative(number));
+            }
         }
         self.float(start).map(Number::Float)
     }
 
-    #[cold]
     fn float(&mut self, start: usize) -> Result<f64, Malformed> {
         if self.byte() == Some(b'.') {
             self.at += 1;
@@ -216,16 +228,21 @@ impl<'de> Reader<'de> {
     }
 
     /// Reads what is inside of a list or an object, and makes sure that its end was reached.
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Members<'_, 'de>) -> Result<T, Malformed>) -> Result<T, Malformed> {
+    fn nested<T>(
+        &mut self,
+        end: u8,
+        read: impl FnOnce(&mut Members<'_, 'de>) -> Result<T, Malformed>,
+    ) -> Result<T, Malformed> {
         if self.depth == DEPTH_MAX {
             return Err(Malformed);
         }
         self.depth += 1;
         self.at += 1;
-        let mut members = Members { reader: self, begun: false, ended: false };
+        let mut members = Members { reader: self, end, begun: false, ended: false };
         let value = read(&mut members)?;
+        // Who wants two members does not look for a third.
         if !members.ended {
-            return Err(Malformed);
+            self.expect(end)?;
         }
         self.depth -= 1;
         Ok(value)
@@ -264,20 +281,15 @@ fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
+/// The ways to read a value whose kind is known are ways around asking for it.
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Malformed;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
         match self.peek().ok_or(Malformed)? {
-            b'"' => {
-                self.at += 1;
-                match self.text()? {
-                    Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
-                    Cow::Owned(text) => visitor.visit_string(text),
-                }
-            }
-            b'{' => self.nested(|members| visitor.visit_map(members)),
-            b'[' => self.nested(|members| visitor.visit_seq(members)),
+            b'"' => self.deserialize_str(visitor),
+            b'{' => self.nested(b'}', |members| visitor.visit_map(members)),
+            b'[' => self.nested(b']', |members| visitor.visit_seq(members)),
             b't' => {
                 self.word("true")?;
                 visitor.visit_bool(true)
@@ -290,11 +302,67 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                 self.word("null")?;
                 visitor.visit_unit()
             }
-            _ => match self.number()? {
-                Number::Positive(number) => visitor.visit_u64(number),
-                Number::Negative(number) => visitor.visit_i64(number),
-                Number::Float(number) => visitor.visit_f64(number),
-            },
+            _ => self.deserialize_i64(visitor),
+        }
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        self.expect(b'"')?;
+        match self.text()? {
+            Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+            Cow::Owned(text) => visitor.visit_string(text),
+        }
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        self.deserialize_str(visitor)
+    }
+
+    #[inline]
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        self.skip_space();
+        match self.number()? {
+            Number::Positive(number) => visitor.visit_u64(number),
+            Number::Negative(number) => visitor.visit_i64(number),
+            Number::Float(number) => visitor.visit_f64(number),
+        }
+    }
+
+    #[inline]
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        self.deserialize_i64(visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        match self.peek() {
+            Some(b'{') => self.nested(b'}', |members| visitor.visit_map(members)),
+            _ => Err(Malformed),
+        }
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Malformed> {
+        self.deserialize_map(visitor)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Malformed> {
+        match self.peek() {
+            Some(b'[') => self.nested(b']', |members| visitor.visit_seq(members)),
+            _ => Err(Malformed),
         }
     }
 
@@ -322,29 +390,34 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct
-        seq tuple tuple_struct map struct identifier ignored_any
+        bool i8 i16 u8 u16 u32 u64 f32 f64 char bytes byte_buf unit unit_struct
+        tuple tuple_struct ignored_any
     }
 }
 
 /// The members of a list or an object.
 struct Members<'r, 'de> {
     reader: &'r mut Reader<'de>,
+    end: u8,
     begun: bool,
     ended: bool,
 }
 
 impl Members<'_, '_> {
     /// Whether there is another member, past the comma before it.
-    fn another(&mut self, end: u8) -> Result<bool, Malformed> {
+    #[inline]
+    fn another(&mut self) -> Result<bool, Malformed> {
         let byte = self.reader.peek();
-        if byte == Some(end) {
+        if byte == Some(self.end) {
             self.reader.at += 1;
             self.ended = true;
             return Ok(false);
         }
         if self.begun {
-            self.reader.expect(b',')?;
+            if byte != Some(b',') {
+                return Err(Malformed);
+            }
+            self.reader.at += 1;
         }
         self.begun = true;
         Ok(true)
@@ -355,7 +428,7 @@ impl<'de> SeqAccess<'de> for &mut Members<'_, 'de> {
     type Error = Malformed;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Malformed> {
-        if self.another(b']')? { seed.deserialize(&mut *self.reader).map(Some) } else { Ok(None) }
+        if self.another()? { seed.deserialize(&mut *self.reader).map(Some) } else { Ok(None) }
     }
 }
 
@@ -363,7 +436,7 @@ impl<'de> MapAccess<'de> for &mut Members<'_, 'de> {
     type Error = Malformed;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Malformed> {
-        if !self.another(b'}')? {
+        if !self.another()? {
             return Ok(None);
         }
         if self.reader.peek() != Some(b'"') {

@@ -78,13 +78,13 @@ macro_rules! export_policy {
             }
 
             #[unsafe(no_mangle)]
-            extern "C" fn konductor_decide(ptr: *const u8, len: usize) -> i64 {
+            extern "C" fn konductor_decide(ptr: usize, len: usize) -> i64 {
                 $crate::glue::call(ptr, len, |json| $crate::glue::decide_json(json, $decide))
             }
 
             $(
                 #[unsafe(no_mangle)]
-                extern "C" fn konductor_validate(ptr: *const u8, len: usize) -> i64 {
+                extern "C" fn konductor_validate(ptr: usize, len: usize) -> i64 {
                     $crate::glue::call(ptr, len, |json| $crate::glue::validate_json(json, $validate))
                 }
             )?

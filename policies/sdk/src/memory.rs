@@ -105,12 +105,13 @@ pub fn alloc(len: usize) -> *mut u8 {
     }
 }
 
-/// Runs a function from bytes to bytes on what the host has written to `ptr`.
+/// Runs a function from bytes to bytes on what the host has written to an address.
 #[inline]
-pub fn call(ptr: *const u8, len: usize, f: impl FnOnce(&[u8]) -> Vec<u8>) -> i64 {
+pub fn call(address: usize, len: usize, f: impl FnOnce(&[u8]) -> Vec<u8>) -> i64 {
+    let input = ptr::with_exposed_provenance(address);
     #[expect(unsafe_code, reason = "the host has written the bytes here")]
-    // SAFETY: the host got `ptr` from `alloc(len)`, wrote all `len` bytes, and nothing else refers to them.
-    let input = unsafe { core::slice::from_raw_parts(ptr, len) };
+    // SAFETY: the host got the address from `alloc(len)`, wrote all `len` bytes, and nothing else refers to them.
+    let input = unsafe { core::slice::from_raw_parts(input, len) };
     give(f(input).leak())
 }
 

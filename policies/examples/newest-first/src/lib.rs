@@ -11,7 +11,8 @@ use alloc::{string::String, vec, vec::Vec};
 
 use konductor_policy_sdk::{Grant, Hold, HoldAction, Input, NoParams, Output};
 
-const DESCRIBE: &str = concat!(
+/// What the policy is.
+pub const DESCRIBE: &str = concat!(
     r#"{"name":"newest-first","version":""#,
     env!("CARGO_PKG_VERSION"),
     r#"","description":"The request that came last gets the lease.","paramsSchema":{"type":"object","additionalProperties":false}}"#
