@@ -11,6 +11,7 @@
 pub mod args;
 pub mod clock;
 pub mod commit;
+pub mod connect;
 pub mod decide;
 pub mod http;
 pub mod leader;
