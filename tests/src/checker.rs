@@ -130,7 +130,10 @@ impl Judge {
         if token.is_some_and(|token| token < state.token) {
             found.push(format!("the token goes back from {} to {}", state.token, token.unwrap_or_default()));
         }
-        if change == Change::Updated && token.is_none() && state.by_token.values().any(|&i| self.holds[i].over.is_none()) {
+        if change == Change::Updated
+            && token.is_none()
+            && state.by_token.values().any(|&i| self.holds[i].over.is_none())
+        {
             found.push("the token of a hold is forgotten".to_owned());
         }
         for past in lease.status.iter().flat_map(|status| &status.history) {
@@ -190,10 +193,16 @@ impl Judge {
                 if let Some(old) = &current {
                     // In one write from one holder to the next: then it says how the first hold ended.
                     match state.told.get(&old.holding.token) {
-                        None => found.push(format!("{} takes over from {} and nothing tells why", new.holder, old.holding.holder)),
+                        None => found.push(format!(
+                            "{} takes over from {} and nothing tells why",
+                            new.holder, old.holding.holder
+                        )),
                         Some(past) => {
                             if let Some(ended) = parse_timestamp(&past.ended).filter(|&ended| ended > new.acquired) {
-                                found.push(format!("a hold begins at {}, before {ended}, the end of the last", new.acquired));
+                                found.push(format!(
+                                    "a hold begins at {}, before {ended}, the end of the last",
+                                    new.acquired
+                                ));
                             }
                             if past.how == HoldEnd::Superseded && old.holding.holder != new.holder {
                                 found.push(format!("{} supersedes {}, another holder", new.holder, old.holding.holder));
@@ -354,10 +363,7 @@ mod tests {
             .is(held("a", "u3", 12, 30, 40))
             .allowed();
         let told: Vec<_> = holds.iter().map(|h| (h.holding.holder.as_str(), h.holding.token, h.how)).collect();
-        assert_eq!(
-            told,
-            [("a", 7, Some(HoldEnd::Expired)), ("b", 9, Some(HoldEnd::Released)), ("a", 12, None)]
-        );
+        assert_eq!(told, [("a", 7, Some(HoldEnd::Expired)), ("b", 9, Some(HoldEnd::Released)), ("a", 12, None)]);
         assert!(holds[0].over.is_some() && holds[1].over.is_some() && holds[2].over.is_none());
     }
 
@@ -386,7 +392,9 @@ mod tests {
     #[test]
     fn a_token_that_does_not_rise_is_refused() {
         let freed = || a_holds().leaves("u1", "a").is(after(free(7), "a", 7, 3, "Released")).asks("u2", "b");
-        freed().is(after(held("b", "u2", 7, 4, 14), "a", 7, 3, "Released")).refused("a grant with the token 7, after 7");
+        freed()
+            .is(after(held("b", "u2", 7, 4, 14), "a", 7, 3, "Released"))
+            .refused("a grant with the token 7, after 7");
         freed().is(after(held("b", "u2", 6, 4, 14), "a", 7, 3, "Released")).refused("the token goes back");
         freed().is(after(free(3), "a", 7, 3, "Released")).refused("the token goes back");
     }

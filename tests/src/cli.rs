@@ -74,8 +74,8 @@ impl Cli {
     /// If the disk is full.
     #[must_use]
     pub fn tool(mut self, name: &str, program: &Path) -> Self {
-        let linked =
-            std::fs::create_dir_all(&self.tools).and_then(|()| std::os::unix::fs::symlink(program, self.tools.join(name)));
+        let linked = std::fs::create_dir_all(&self.tools)
+            .and_then(|()| std::os::unix::fs::symlink(program, self.tools.join(name)));
         linked.unwrap_or_else(|problem| panic!("cannot link {name}: {problem}"));
         self.search_tools();
         self
@@ -148,7 +148,7 @@ impl Running {
     /// If that takes more than two minutes.
     pub async fn wait(&self) -> Output {
         let ended = tokio::time::timeout(RUN_MOST, self.process.wait()).await;
-        let output = self.so_far(ended.unwrap_or(Exit { code: -1, signal: None }));
+        let output = self.so_far(*ended.as_ref().unwrap_or(&Exit { code: -1, signal: None }));
         assert!(ended.is_ok(), "{} still runs after {RUN_MOST:?}\n{output}", self.shown);
         output
     }

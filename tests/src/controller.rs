@@ -248,7 +248,8 @@ mod tests {
     #[test]
     fn metrics_are_summed_by_label() {
         let metrics = Metrics(
-            "# HELP a_total x\na_total{how=\"x\",by=\"p\"} 2\na_total{how=\"y\",by=\"p\"} 3.5\na_total_more 7\nb 1\n".into(),
+            "# HELP a_total x\na_total{how=\"x\",by=\"p\"} 2\na_total{how=\"y\",by=\"p\"} 3.5\na_total_more 7\nb 1\n"
+                .into(),
         );
         assert_eq!(metrics.sum("a_total", &[]), Some(5.5));
         assert_eq!(metrics.sum("a_total", &[("how", "y")]), Some(3.5));

@@ -44,11 +44,8 @@ fn guard() -> Result<&'static Guard> {
 }
 
 fn start() -> Result<Guard> {
-    let directory = tempfile::Builder::new()
-        .prefix("konductor-")
-        .tempdir()
-        .context("cannot make a temporary directory")?
-        .keep();
+    let directory =
+        tempfile::Builder::new().prefix("konductor-").tempdir().context("cannot make a temporary directory")?.keep();
     let mark = directory.file_name().context("a directory has a name")?.to_string_lossy().into_owned();
     let watchdog = Command::new("sh")
         .args(["-c", WATCHDOG])

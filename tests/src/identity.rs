@@ -14,7 +14,6 @@ use serde_json::json;
 use crate::{Cli, ControlPlane, Servers, binary, kubeconfig, pki};
 
 /// A service account, as a person or a script: its client, and the tools run in its name.
-#[derive(Debug)]
 pub struct User<'p> {
     plane: &'p ControlPlane,
     name: String,

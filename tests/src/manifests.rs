@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
     core::TypeMeta,
 };
 use serde_json::Value;
@@ -99,12 +99,15 @@ pub fn fenced(markdown: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// Applies an object server-side.
+/// Creates an object, or changes the one that is there.
+///
+/// As a merge patch and not as a server-side apply: an old server drops the fields of a newer CustomResourceDefinition
+/// in the one and refuses them in the other.
 ///
 /// # Errors
 /// If the server does not know its kind, or refuses it.
 pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject> {
-    apply_with(client, manifest, &PatchParams::apply("konductor-tests").force()).await
+    apply_with(client, manifest, false).await
 }
 
 /// As [`apply`], but only asks whether the server would take it.
@@ -112,10 +115,10 @@ pub async fn apply(client: &Client, manifest: &Manifest) -> Result<DynamicObject
 /// # Errors
 /// If it would not.
 pub async fn dry_run(client: &Client, manifest: &Manifest) -> Result<DynamicObject> {
-    apply_with(client, manifest, &PatchParams { dry_run: true, ..PatchParams::apply("konductor-tests").force() }).await
+    apply_with(client, manifest, true).await
 }
 
-async fn apply_with(client: &Client, manifest: &Manifest, how: &PatchParams) -> Result<DynamicObject> {
+async fn apply_with(client: &Client, manifest: &Manifest, dry_run: bool) -> Result<DynamicObject> {
     let title = || manifest.title();
     let types: TypeMeta = serde_json::from_value(manifest.object.clone()).with_context(title)?;
     let kind = GroupVersionKind::try_from(&types).with_context(title)?;
@@ -129,7 +132,14 @@ async fn apply_with(client: &Client, manifest: &Manifest, how: &PatchParams) -> 
         kube::discovery::Scope::Cluster => Api::all_with(client.clone(), &resource),
         kube::discovery::Scope::Namespaced => Api::namespaced_with(client.clone(), &namespace, &resource),
     };
-    api.patch(&name, how, &Patch::Apply(&object)).await.with_context(|| format!("the server refuses {}", title()))
+    let created = match api.create(&PostParams { dry_run, ..PostParams::default() }, &object).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let how = PatchParams { dry_run, ..PatchParams::default() };
+            api.patch(&name, &how, &Patch::Merge(&manifest.object)).await
+        }
+        other => other,
+    };
+    created.with_context(|| format!("the server refuses {}", title()))
 }
 
 /// Installs `crds/` and `deploy/rbac/`, and waits until the resources are served.

@@ -10,7 +10,6 @@ use serde_json::json;
 use crate::{ControlPlane, User, eventually};
 
 /// A namespace. What it does itself, it does as the administrator: to arrange and to look, not to test.
-#[derive(Debug)]
 pub struct Namespace<'p> {
     plane: &'p ControlPlane,
     name: String,

@@ -34,7 +34,6 @@ pub struct Options {
 }
 
 /// etcd and kube-apiserver of one's own, with RBAC on. Dropping it kills them and deletes their data.
-#[derive(Debug)]
 pub struct ControlPlane {
     servers: Servers,
     // Declared after nothing and dropped in `Drop`: the order matters there.
@@ -305,10 +304,10 @@ impl ControlPlane {
         for name in ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "POD_NAME", "POD_NAMESPACE", "RUST_LOG"] {
             command.env_remove(name);
         }
-        command
-            .current_dir(self.directory())
-            .env("HOME", self.directory().join("home"))
-            .env("KUBECONFIG", kubeconfig);
+        for name in ["http_proxy", "https_proxy", "all_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command.current_dir(self.directory()).env("HOME", self.directory().join("home")).env("KUBECONFIG", kubeconfig);
         command
     }
 }

@@ -1,0 +1,84 @@
+# What there is to do here. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help up down status test lint unit it bench generate doc clean tools
+
+# rustup puts cargo here, and a new machine's PATH may not know yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO ?= cargo
+# --locked: exactly what Cargo.lock says. `make LOCKED= …` while dependencies are changed.
+LOCKED ?= --locked
+# The crates that have to build without what the others switch on. Cargo unites features in a build of everything.
+ALONE := konductor-core konductor-crds konductor-policy-abi konductor-policy-sdk konductor-policy-default konductor-policy
+# One runner for all tests: nextest if there is one, else cargo's own.
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+define run_tests
+	$(if $(NEXTEST),$(CARGO) nextest run $(LOCKED) --no-fail-fast $(1),$(CARGO) test $(LOCKED) --no-fail-fast $(1))
+endef
+say = @printf '\n==> %s\n' '$(1)'
+
+help: ## list this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: tools ## a control plane on this machine, with the controller, a few leases, and one hand-over to see
+	$(call say,the controller and koncli (the first time takes some minutes))
+	@$(CARGO) build $(LOCKED) -p konductor-controller -p koncli -p konductor-tests --bins
+	@$(CARGO) run $(LOCKED) -q -p konductor-tests --bin konductor-dev -- up
+
+down: ## stop it and delete its data
+	@$(CARGO) run $(LOCKED) -q -p konductor-tests --bin konductor-dev -- down
+
+status: ## say what of it runs
+	@$(CARGO) run $(LOCKED) -q -p konductor-tests --bin konductor-dev -- status
+
+test: tools ## everything: lint, each crate alone, unit and integration tests, doctests
+	@$(MAKE) lint
+	$(call say,each crate builds alone)
+	@for crate in $(ALONE); do $(CARGO) check $(LOCKED) -q -p "$$crate"; done
+	$(call say,the binaries of a control plane)
+	@tests/control-plane/assets >/dev/null
+	$(call say,build)
+	@# With the tests and not before them: so the binaries share what is compiled for the tests.
+	@$(CARGO) build $(LOCKED) --workspace --lib --bins --tests
+	$(call say,$(if $(NEXTEST),unit and integration tests,unit and integration tests (cargo nextest is not installed: cargo test)))
+	@$(call run_tests,--workspace $(if $(NEXTEST),,--lib --bins --tests))
+	$(call say,doctests)
+	@$(CARGO) test $(LOCKED) -q --workspace --doc
+
+lint: tools ## formatting, clippy and rustdoc, warnings are errors
+	$(call say,formatting)
+	@$(CARGO) fmt --all --check
+	$(call say,clippy)
+	@$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(call say,rustdoc)
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+# Always --workspace: with -p cargo would compile the dependencies once more, with fewer features.
+unit: tools ## unit and property tests only, without a control plane
+	@$(call run_tests,--workspace $(if $(NEXTEST),-E 'not (package(konductor-tests) and kind(test))',--lib --bins))
+
+it: tools ## the tests on real control planes; T=name runs those whose name contains it
+	@tests/control-plane/assets >/dev/null
+	@$(CARGO) build $(LOCKED) --workspace --lib --bins --tests
+	@$(call run_tests,--workspace $(if $(NEXTEST),-E 'package(konductor-tests) and kind(test)',--test it) $(T))
+
+bench: tools ## the benchmarks
+	@$(CARGO) build $(LOCKED) --release -p konductor-controller -p koncli --bins
+	@$(CARGO) bench $(LOCKED) --workspace --benches
+
+generate: tools ## crds/*.yaml and the JSON Schemas, from the types
+	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds
+	@$(CARGO) run $(LOCKED) -q -p konductor-policy-abi --features schema --example schemagen
+
+doc: tools ## the API documentation, in target/doc
+	@$(CARGO) doc $(LOCKED) --workspace --no-deps
+
+clean: ## stop the control plane, delete everything that was built
+	@if [ -d .konductor ]; then $(MAKE) down; fi
+	@$(CARGO) clean
+
+tools: ## install what a build needs and this machine lacks
+	@hack/tools
