@@ -18,6 +18,8 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 define run_tests
 	$(if $(NEXTEST),$(CARGO) nextest run $(LOCKED) --no-fail-fast $(1),$(CARGO) test $(LOCKED) --no-fail-fast $(1))
 endef
+# A comma for an argument of call.
+, := ,
 say = @printf '\n==> %s\n' '$(1)'
 
 help: ## list this
@@ -65,9 +67,15 @@ it: tools ## the tests on real control planes; T=name runs those whose name cont
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins --tests
 	@$(call run_tests,--workspace $(if $(NEXTEST),-E 'package(konductor-tests) and kind(test)',--test it) $(T))
 
-bench: tools ## the benchmarks
-	@$(CARGO) build $(LOCKED) --release -p konductor-controller -p koncli --bins
-	@$(CARGO) bench $(LOCKED) --workspace --benches
+bench: tools ## what a decision, an acquire, a renewal and a hand-over cost, as ratios
+	@tests/control-plane/assets >/dev/null
+	$(call say,build (the first time takes some minutes))
+	@# --workspace everywhere: what is selected decides which features are compiled.
+	@$(CARGO) build $(LOCKED) --release --workspace --lib --bins --benches
+	$(call say,a policy call: the same rules natively and in a fresh sandbox)
+	@$(CARGO) bench $(LOCKED) --workspace --bench decide
+	$(call say,acquire$(,) renew and hand-over: through the controller and on the API server alone)
+	@$(CARGO) bench $(LOCKED) --workspace --bench latency
 
 generate: tools ## crds/*.yaml and the JSON Schemas, from the types
 	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds

@@ -63,6 +63,17 @@ pub struct Health {
     pub message: String,
 }
 
+/// One lease, and what its spec says about who decides.
+struct Case<'a> {
+    key: &'a Key,
+    observed: &'a Observed,
+    resolved: Resolved,
+    /// JSON.
+    params: String,
+    shadow: Option<&'a str>,
+    on_failure: OnFailure,
+}
+
 /// One policy's answer to one question, or why there is none.
 type Answer = Result<(Checked, String), (&'static str, String)>;
 
@@ -75,39 +86,51 @@ impl Decider {
 
     /// Decides what is to be done about a lease.
     pub async fn decide(self: &Arc<Self>, key: &Key, observed: &Observed) -> Consulted {
-        let snapshot = &observed.snapshot;
         let name = self.policies.name_for(&observed.lease, &self.world);
-        let resolved = self.policies.resolve(&key.namespace, &name);
         let spec = observed.lease.spec.policy.as_ref();
-        let params = spec
-            .and_then(|p| p.params.as_ref())
-            .map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string());
-        let on_failure = spec.and_then(|p| p.on_failure).unwrap_or_default();
-        let mut health = self.health_unasked(key, observed, &resolved);
-
-        let mut situations = situations(snapshot);
-        let plain = situations.pop();
-        for situation in situations.iter().chain(plain.as_ref()) {
-            let (verdict, decider) = match question(snapshot, situation) {
-                None => (not_asked(observed), None),
-                Some(question) => {
-                    let question = Arc::new(question);
-                    let own = self.ask(&resolved, &params, question.clone()).await;
-                    health = self.health_asked(key, &resolved, &own);
-                    if let Some(shadow) = spec.and_then(|p| p.shadow.as_deref()).filter(|s| !s.is_empty()) {
-                        self.compare(key, shadow, &params, &question, &own);
-                    }
-                    self.settle(own, &resolved, on_failure, question).await
-                }
-            };
-            let plan = plan(snapshot, situation, &verdict);
-            if plan.grants() || !situation.superseding {
-                return Consulted { plan, decider, policy_name: name, health };
+        let params = spec.and_then(|p| p.params.as_ref());
+        let case = Case {
+            key,
+            observed,
+            resolved: self.policies.resolve(&key.namespace, &name),
+            params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
+            shadow: spec.and_then(|p| p.shadow.as_deref()).filter(|s| !s.is_empty()),
+            on_failure: spec.and_then(|p| p.on_failure).unwrap_or_default(),
+        };
+        let (superseding, plain) = situations(&observed.snapshot);
+        if let Some(situation) = superseding {
+            let consulted = self.consult(&case, &situation).await;
+            if consulted.plan.grants() {
+                return consulted;
             }
         }
-        // Not reached: the last situation is never a superseding one.
-        let plan = plan(snapshot, &Situation::plain(snapshot), &Verdict::NotAsked);
-        Consulted { plan, decider: None, policy_name: name, health }
+        self.consult(&case, &plain).await
+    }
+
+    /// Asks about one situation, if there is something to ask, and plans.
+    async fn consult(self: &Arc<Self>, case: &Case<'_>, situation: &Situation) -> Consulted {
+        let snapshot = &case.observed.snapshot;
+        let (verdict, decider, health) = match question(snapshot, situation) {
+            None => {
+                let health = match self.params_refused(&case.resolved, &case.params).await {
+                    Some((reason, message)) => Health { ready: false, reason: reason.to_owned(), message },
+                    None => self.health_unasked(case.key, case.observed, &case.resolved),
+                };
+                (not_asked(case.observed), None, health)
+            }
+            Some(question) => {
+                let question = Arc::new(question);
+                let own = self.ask(&case.resolved, &case.params, question.clone()).await;
+                let health = self.health_asked(case.key, &case.resolved, &own);
+                if let Some(shadow) = case.shadow {
+                    self.compare(case.key, shadow, &case.params, &question, &own);
+                }
+                let (verdict, decider) = self.settle(own, &case.resolved, case.on_failure, question).await;
+                (verdict, decider, health)
+            }
+        };
+        let plan = plan(snapshot, situation, &verdict);
+        Consulted { plan, decider, policy_name: case.resolved.name.clone(), health }
     }
 
     /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
@@ -190,9 +213,8 @@ impl Decider {
 
     /// Calls into the sandbox. Blocks for at most the policy's budget.
     fn call(&self, policy: &Policy, params: &str, question: &Question) -> Result<Decided, (&'static str, String)> {
-        let errors = self.params_errors(policy, params)?;
-        if !errors.is_empty() {
-            return Err((INVALID_PARAMS, format!("the policy refuses spec.policy.params: {}", errors.join("; "))));
+        if let Some(refused) = refusal(&self.params_errors(policy, params)?) {
+            return Err(refused);
         }
         let started = Instant::now();
         let decided = policy.decide(question, params);
@@ -200,10 +222,29 @@ impl Decider {
         decided.map_err(|fault| (POLICY_FAULT, crate::report::chain(&fault)))
     }
 
-    fn params_errors(&self, policy: &Policy, params: &str) -> Result<Vec<String>, (&'static str, String)> {
+    /// What is wrong with the params: a person who has just written them wants to know, and not only
+    /// when somebody asks for the lease.
+    async fn params_refused(self: &Arc<Self>, resolved: &Resolved, params: &str) -> Option<(&'static str, String)> {
+        let policy = resolved.policy.clone()?;
+        if let Some(errors) = self.params_known(&policy, params) {
+            return refusal(&errors);
+        }
+        let (this, params) = (self.clone(), params.to_owned());
+        let errors = tokio::task::spawn_blocking(move || this.params_errors(&policy, &params)).await;
+        match errors.unwrap_or_else(|panic| Err((POLICY_FAULT, format!("the host failed: {panic}")))) {
+            Ok(errors) => refusal(&errors),
+            Err(fault) => Some(fault),
+        }
+    }
+
+    fn params_known(&self, policy: &Policy, params: &str) -> Option<Vec<String>> {
         let key = (policy.digest().to_owned(), params.to_owned());
-        if let Some(known) = self.params.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(known.clone());
+        self.params.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    fn params_errors(&self, policy: &Policy, params: &str) -> Result<Vec<String>, (&'static str, String)> {
+        if let Some(known) = self.params_known(policy, params) {
+            return Ok(known);
         }
         let errors = policy.validate(params).map_err(|fault| {
             self.metrics.decision_fault(fault.reason());
@@ -213,7 +254,7 @@ impl Decider {
         if remembered.len() >= PARAMS_REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(key, errors.clone());
+        remembered.insert((policy.digest().to_owned(), params.to_owned()), errors.clone());
         Ok(errors)
     }
 
@@ -239,7 +280,10 @@ impl Decider {
     fn health_unasked(&self, key: &Key, observed: &Observed, resolved: &Resolved) -> Health {
         let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let same = resolved.policy.as_ref().is_some_and(|p| failing.get(key).is_some_and(|d| d == p.digest()));
-        let said = observed.conditions().iter().find(|c| c.type_ == POLICY_READY && c.status == "False");
+        let said = observed.conditions().iter().find(|c| {
+            // Params are looked at every time; what was said of them says nothing of the new ones.
+            c.type_ == POLICY_READY && c.status == "False" && c.reason.as_deref() != Some(INVALID_PARAMS)
+        });
         match said.filter(|_| same) {
             Some(said) => Health {
                 ready: false,
@@ -282,6 +326,12 @@ impl Health {
             },
         }
     }
+}
+
+/// The errors that a policy has found in its params, as the condition says them.
+fn refusal(errors: &[String]) -> Option<(&'static str, String)> {
+    let refused = || (INVALID_PARAMS, format!("the policy refuses spec.policy.params: {}", errors.join("; ")));
+    (!errors.is_empty()).then(refused)
 }
 
 fn not_asked(observed: &Observed) -> Verdict {

@@ -226,7 +226,8 @@ impl Policies {
         if old.seen.as_ref() == Some(&seen) {
             return false;
         }
-        let reference = crate::report::reference(&map, "v1", "ConfigMap");
+        // With its version: what is told of one module must not be counted as one with what was told of the last.
+        let reference = crate::report::reference_to_version(&map, "v1", "ConfigMap");
         let looked = tokio::task::spawn_blocking(move || load(&host, &map)).await;
         let new = match looked {
             Ok(Looked::Loaded { policy }) => {

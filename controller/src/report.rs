@@ -45,7 +45,8 @@ pub fn publish(
         .iter()
         .any(|c| c.type_ == konductor_crds::v1::reasons::POLICY_READY && c.status == "False");
     if !consulted.health.ready && !failed_before {
-        events.policy_failed(reference(&*observed.lease, API_VERSION, "Lease"), &consulted.health.message);
+        let lease = reference_to_version(&*observed.lease, API_VERSION, "Lease");
+        events.policy_failed(lease, &consulted.health.message);
     }
     for notice in &plan.notices {
         metrics.notice(notice);
@@ -101,4 +102,10 @@ pub fn reference<K: Resource>(object: &K, api_version: &str, kind: &str) -> Obje
         uid: object.uid(),
         ..ObjectReference::default()
     }
+}
+
+/// A reference to an object as it is now, for an Event of its own: the recorder counts Events about
+/// the same reference as one, and keeps the first one's words.
+pub fn reference_to_version<K: Resource>(object: &K, api_version: &str, kind: &str) -> ObjectReference {
+    ObjectReference { resource_version: object.resource_version(), ..reference(object, api_version, kind) }
 }

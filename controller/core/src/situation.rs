@@ -35,24 +35,16 @@ pub struct Situation {
     pub superseding: bool,
 }
 
-/// The situations to go through, in order, until one of them leads to a grant: the last one is
-/// always the plain one. There are two only when the holder itself has made a new request.
+/// The situation as it plainly is, and before it, if the holder itself has made a new request, the
+/// one in which that request takes the hold's place. The plain one counts where that one leads to
+/// no grant.
 #[must_use]
-pub fn situations(snapshot: &Snapshot) -> Vec<Situation> {
+pub fn situations(snapshot: &Snapshot) -> (Option<Situation>, Situation) {
     let plain = Situation::of(snapshot);
-    match superseding(snapshot, &plain) {
-        Some(first) => vec![first, plain],
-        None => vec![plain],
-    }
+    (superseding(snapshot, &plain), plain)
 }
 
 impl Situation {
-    /// The situation as it plainly is.
-    #[must_use]
-    pub fn plain(snapshot: &Snapshot) -> Self {
-        Self::of(snapshot)
-    }
-
     fn of(snapshot: &Snapshot) -> Self {
         let (hold, ended) = standing(snapshot);
         let mut history = snapshot.record.history.clone();

@@ -422,7 +422,8 @@ impl World {
     fn plan(&self, policy: &Policy) -> (Snapshot, Plan, bool) {
         let before = self.snapshot();
         let mut last = None;
-        for situation in situations(&before) {
+        let (superseding, plain) = situations(&before);
+        for situation in superseding.into_iter().chain([plain]) {
             let verdict = match question(&before, &situation) {
                 None => Verdict::NotAsked,
                 Some(question) => match policy.decide(&question).map(|decision| check(&question, decision)) {

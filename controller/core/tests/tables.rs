@@ -479,7 +479,8 @@ impl<'a> PlanCase<'a> {
     /// As the controller does it: one situation after the other until one leads to a grant.
     fn run(&self) -> String {
         let mut out = String::new();
-        for situation in situations(&self.snapshot) {
+        let (superseding, plain) = situations(&self.snapshot);
+        for situation in superseding.into_iter().chain([plain]) {
             let asked = question(&self.snapshot, &situation);
             let says = if situation.superseding { &self.says_superseding } else { &self.says };
             let verdict = match &asked {

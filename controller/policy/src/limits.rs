@@ -5,7 +5,8 @@ use std::fmt;
 
 use konductor_policy_abi::limits as abi;
 
-/// An amount of fuel. One is about one WebAssembly instruction, or one byte of a bulk operation.
+/// An amount of fuel. Most WebAssembly instructions cost 1, a jump 4, a call or a division 8, and bulk
+/// operations 50 and 1 for each byte: about what they take in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fuel(pub u64);
 
@@ -98,8 +99,8 @@ pub struct Limits {
     pub module_inflated: Bytes,
     /// For the start section and `_initialize`: they set up a runtime, with no input to read.
     pub start_fuel: Fuel,
-    /// For the export that was called, and the allocation before it. The built-in policy needs 45 per
-    /// byte of input, so there is room for one four times as slow at the largest input, 256 KiB; and
+    /// For the export that was called, and the allocation before it. The built-in policy needs 60 per
+    /// byte of input, so there is room for one three times as slow at the largest input, 256 KiB; and
     /// an endless loop is over in tens of milliseconds.
     pub call_fuel: Fuel,
     /// For everything that a call does in the guest. It is the outer fence: many times what the fuel

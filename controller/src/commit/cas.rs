@@ -108,7 +108,7 @@ pub async fn compare_and_swap(
 /// # Errors
 /// When the API server does not say.
 pub async fn confirm(client: &Client, key: &Key, request: &RequestId) -> Result<Option<LeaseRequest>, CommitError> {
-    if request.name.is_empty() {
+    if !can_be_a_name(&request.name) {
         return Ok(None);
     }
     let found: Option<LeaseRequest> = find(client, key, &request.name, "the holder's request").await?;
@@ -121,13 +121,20 @@ pub async fn confirm(client: &Client, key: &Key, request: &RequestId) -> Result<
 /// # Errors
 /// When the API server does not say.
 pub async fn find_lease(client: &Client, key: &Key) -> Result<Option<Lease>, CommitError> {
-    // A request may name anything. What the API server would not accept is the name of nothing.
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    if key.name.is_empty() || key.name.len() > 253 || !key.name.chars().all(allowed) {
+    if !can_be_a_name(&key.name) {
         return Ok(None);
     }
     let found: Option<Lease> = find(client, key, &key.name, "the object").await?;
     Ok(found.filter(|l| l.metadata.deletion_timestamp.is_none()))
+}
+
+/// Whether the API server could have an object of this name. A request may name anything, and so may
+/// a status that a person has edited. What cannot be a name is the name of nothing, and is not asked
+/// for: in a path, `..` would mean something else.
+fn can_be_a_name(name: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    name.len() <= 253 && ends(name.chars().next()) && ends(name.chars().last()) && name.chars().all(inside)
 }
 
 async fn find<K>(client: &Client, key: &Key, name: &str, what: &str) -> Result<Option<K>, CommitError>
@@ -141,4 +148,20 @@ where
     let failed = |source| CommitError::Confirm { key: key.to_string(), what: what.to_owned(), source };
     let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| failed(None))?;
     found.map_err(|e| failed(Some(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_not_a_name() {
+        for name in ["a", "db-migration", "a.b", "0", &"x".repeat(253)] {
+            assert!(can_be_a_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "../leases/a", "a/b", "-a", "a-", "A", "a b", "%2e", "a?b", "🦀", &"x".repeat(254)]
+        {
+            assert!(!can_be_a_name(name), "{name}");
+        }
+    }
 }

@@ -187,6 +187,15 @@ impl Access {
     pub const fn config_maps(verb: &'static str) -> Self {
         Self { verb, resource: "configmaps" }
     }
+
+    /// The ClusterRole of `deploy/` that has it, and what else that role is for.
+    fn role(&self) -> (&'static str, &'static str) {
+        match (self.resource, self.verb) {
+            ("configmaps", _) => ("konductor-policy-author", "to upload policies"),
+            ("leases.konductor.io/status", _) => ("konductor-lease-operator", "to release by force"),
+            _ => ("konductor-lease-user", "what acquire, renew and release need"),
+        }
+    }
 }
 
 impl fmt::Display for Access {
@@ -290,8 +299,9 @@ impl Problem {
                 return lines;
             }
             Self::Forbidden { access } => {
+                let (role, allows) = access.role();
                 return vec![format!(
-                    "ask for the ClusterRole konductor-lease-user in this namespace (it allows what acquire, renew and release need), or for a role with the verb \"{}\" on \"{}\"",
+                    "ask for the ClusterRole {role} in this namespace (it allows {allows}), or for a role with the verb \"{}\" on \"{}\"",
                     access.verb, access.resource
                 )];
             }
