@@ -219,6 +219,9 @@ impl Decider {
         let started = Instant::now();
         let decided = policy.decide(question, params);
         self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| d.fuel).map_err(|f| f.reason()));
+        if decided.as_ref().is_ok_and(|d| d.texts_cut) {
+            self.metrics.guard(konductor_core::Clamp::Reason.rule());
+        }
         decided.map_err(|fault| (POLICY_FAULT, crate::report::chain(&fault)))
     }
 

@@ -208,7 +208,12 @@ impl Policies {
                 let shared = key.namespace == self.shared_namespace;
                 let uses = |lease: &Lease| {
                     (shared || lease.namespace().as_deref() == Some(key.namespace.as_str()))
-                        && lease.spec.policy.as_ref().and_then(|p| p.name.as_deref()).is_none_or(|n| n == key.name)
+                        && lease
+                            .spec
+                            .policy
+                            .as_ref()
+                            .and_then(|p| p.name.as_deref())
+                            .is_none_or(|n| n.is_empty() || n == key.name)
                 };
                 world.leases_where(uses).into_iter().for_each(|k| queue.push(k));
             }

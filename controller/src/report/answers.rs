@@ -226,7 +226,10 @@ fn status(answer: &Answer) -> LeaseRequestStatus {
         Answer::NoLease { .. } => {
             (LEASE_NOT_FOUND, "There is no Lease of that name in this namespace; it waits for one.".to_owned())
         }
-        Answer::Lost => (LEASE_DELETED, "The Lease that it held was deleted.".to_owned()),
+        Answer::Lost => (
+            LEASE_DELETED,
+            "The Lease knows nothing of its hold any more: it was deleted, or its status was.".to_owned(),
+        ),
         Answer::Granted { .. } => (LEASE_GRANTED, "It holds the lease.".to_owned()),
         Answer::Denied { reason } if reason.is_empty() => (DENIED_BY_POLICY, "The policy gave no reason.".to_owned()),
         Answer::Denied { reason } => (DENIED_BY_POLICY, reason.clone()),

@@ -60,7 +60,7 @@ pub const EXPIRED: &str = "Expired";
 pub const PREEMPTED: &str = "Preempted";
 /// Request Finished: a person took its hold away.
 pub const FORCE_RELEASED: &str = "ForceReleased";
-/// Request Finished: it held a Lease that was deleted.
+/// Request Finished: it held a Lease that was deleted, or whose status was wiped.
 pub const LEASE_DELETED: &str = "LeaseDeleted";
 /// Request Finished: a newer request of the same holder took its place.
 pub const SUPERSEDED: &str = "Superseded";
