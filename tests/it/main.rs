@@ -1,1 +1,19 @@
-//! Integration tests.
+//! Integration tests: on real control planes, with the real binaries.
+//!
+//! One file per subject. nextest runs each test in a process of its own, so a test that needs a control plane starts
+//! one (2 s) and tries several things on it; no test sleeps, and no test is skipped because something is missing.
+
+mod architecture;
+mod control_plane;
+mod crash;
+mod expiry;
+mod input;
+mod koncli;
+mod lease_api;
+mod lifecycle;
+mod manifests;
+mod policy;
+mod readme;
+mod rights;
+mod smoke;
+mod storm;

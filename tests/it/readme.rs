@@ -1,6 +1,6 @@
 //! README.md: a reader who follows it sees what it says.
 
-use konductor_tests::{Controller, ControllerOptions, ControlPlane, repo};
+use konductor_tests::{ControlPlane, Controller, ControllerOptions, repo};
 
 /// Every block marked `sh`, in order, in one directory and with the rights that the README asks for. A block marked
 /// `sh second terminal` runs beside the next ones and has to have ended well at the end.

@@ -30,6 +30,8 @@ use super::{
 /// The time between two beats. Three of them fit into the validity, so that one may be lost.
 const BEAT: Duration = Duration::from_secs(10);
 const BEAT_MIN: Duration = Duration::from_millis(100);
+/// For how long refused beats are not believed. Shorter than the longest interval: two of those are.
+const REFUSAL_DOUBTED: Duration = Duration::from_secs(5);
 /// How long after the create the answer may take before it is looked for elsewhere too.
 const PROBE_AFTER: Duration = Duration::from_millis(50);
 
@@ -163,6 +165,7 @@ impl<'a> Attempt<'a> {
         let mut silence_at: Option<Instant> = None;
         // When the last beat was sent, and how much of the interval the next one lets pass.
         let mut beaten_at: Option<(Instant, f64)> = None;
+        let mut refused_since: Option<Instant> = None;
 
         loop {
             if let Some(created) = &self.created {
@@ -239,6 +242,7 @@ impl<'a> Attempt<'a> {
                 },
                 beaten = if_any(&mut beat) => match beaten {
                     Ok(request) => {
+                        refused_since = None;
                         self.see_own(request);
                         self.recovered(&mut silence_at, progress);
                     }
@@ -246,6 +250,10 @@ impl<'a> Attempt<'a> {
                     Err(failure) if failure.is_transient() => {
                         self.trouble(&format!("{} failed", failure.access), progress);
                     }
+                    // An API server that has just started refuses everybody until it has read its access rules.
+                    Err(failure)
+                        if failure.is_refusal()
+                            && refused_since.get_or_insert_with(Instant::now).elapsed() < REFUSAL_DOUBTED => {}
                     Err(failure) => return self.fail_call(failure).await,
                 },
                 () = at_if_any(probe_at) => {

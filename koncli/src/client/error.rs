@@ -384,6 +384,11 @@ impl CallFailure {
         })
     }
 
+    /// Not allowed, or not known who asks.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(&self.kind, CallFailureKind::Kube(error) if is_refusal(error))
+    }
+
     /// The API server may have done it although it did not say so.
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
@@ -446,6 +451,11 @@ fn root(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// Not allowed, or not known who asks.
+pub(crate) fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403))
 }
 
 /// Trying again may help.
@@ -528,6 +538,14 @@ mod tests {
             "{help}"
         );
         assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("User \"x\"")));
+        for (access, role) in [
+            (Access::leases("create"), "konductor-lease-user"),
+            (Access::lease_status("patch"), "konductor-lease-operator"),
+            (Access::config_maps("create"), "konductor-policy-author"),
+        ] {
+            let help = Problem::Forbidden { access }.help().join("\n");
+            assert!(help.contains(role), "{help}");
+        }
     }
 
     #[test]

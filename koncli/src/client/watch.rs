@@ -10,7 +10,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    error::{Access, CallFailure, CallFailureKind, is_transient},
+    error::{Access, CallFailure, CallFailureKind, is_refusal, is_transient},
     names,
 };
 
@@ -41,6 +41,9 @@ pub(crate) type Watch<K> = Pin<Box<dyn Stream<Item = Result<Seen<K>, CallFailure
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// An API server that has just started refuses everybody until it has read its access rules. So what
+/// was allowed before is asked for so often before a refusal is believed: for about 10 s.
+const REFUSALS_MOST: u32 = 8;
 
 type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 
@@ -60,10 +63,13 @@ struct Watcher<K> {
     watch: Access,
     state: State<K>,
     failures: u32,
+    /// Whether it was ever allowed, and how often in a row it has been refused since.
+    allowed: bool,
+    refusals: u32,
 }
 
 /// Watches one object. The stream survives closed connections, expired resourceVersions and an API
-/// server that is away; it ends only with an error that trying again does not mend.
+/// server that is away or has just started; it ends only with an error that trying again does not mend.
 pub(crate) fn object<K>(api: Api<K>, name: &str, from: From, access: fn(&'static str) -> Access) -> Watch<K>
 where
     K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -75,6 +81,8 @@ where
         watch: access("watch"),
         state: State::Connect(from),
         failures: 0,
+        allowed: false,
+        refusals: 0,
     };
     stream::unfold(watcher, |mut watcher| async move {
         let item = watcher.next().await?;
@@ -124,6 +132,7 @@ where
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, self.api.watch(&params, version)).await {
             Ok(Ok(events)) => {
+                (self.allowed, self.refusals) = (true, 0);
                 self.state = State::Stream(events.boxed(), from);
                 None
             }
@@ -168,6 +177,7 @@ where
         let listed = tokio::time::timeout(ANSWER_TIMEOUT, self.api.list(&params)).await;
         let failure = match listed {
             Ok(Ok(list)) => {
+                (self.allowed, self.refusals) = (true, 0);
                 let version = list.metadata.resource_version.unwrap_or_default();
                 self.state = State::Connect(From::After(version));
                 return Ok(list.items.into_iter().next().map_or(Seen::Gone, Seen::Present));
@@ -190,6 +200,10 @@ where
             return None;
         }
         let transient = match &kind {
+            CallFailureKind::Kube(error) if is_refusal(error) => {
+                self.refusals = self.refusals.saturating_add(1);
+                self.allowed && self.refusals < REFUSALS_MOST
+            }
             CallFailureKind::Kube(error) => is_transient(error),
             CallFailureKind::Silent(_) => true,
         };
@@ -331,6 +345,23 @@ mod tests {
                 vec!["watch 0", "list -", "list -"],
             ),
             ("away", From::Now, vec![], vec!["trouble", "trouble"], vec!["watch 0", "list -"]),
+            (
+                "forbidden after it was allowed: an API server that has just started",
+                From::Now,
+                vec![(200, event("ADDED", 5)), (403, status(403)), (401, status(401)), (200, list(&lease(7), 8))],
+                vec!["present 5", "trouble", "trouble", "present 7"],
+                vec!["watch 0", "list -", "list -", "list -"],
+            ),
+            (
+                "forbidden for good after it was allowed",
+                From::Now,
+                std::iter::once((200, event("ADDED", 5))).chain(vec![(403, status(403)); 8]).collect(),
+                std::iter::once("present 5")
+                    .chain(["trouble"; 7])
+                    .chain(["failed to list leases.konductor.io"])
+                    .collect(),
+                std::iter::once("watch 0").chain(["list -"; 8]).collect(),
+            ),
             (
                 "forbidden: over",
                 From::Now,
