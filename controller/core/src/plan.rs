@@ -52,7 +52,8 @@ pub enum Notice {
         holder: String,
         /// Its fencing token.
         token: i64,
-        /// How long it had waited, by the API server's timestamp.
+        /// How long it had waited since this process first saw it. The API server's own timestamps have
+        /// whole seconds, and most waits are shorter.
         waited: Millis,
     },
     /// A hold has ended.
@@ -245,11 +246,10 @@ fn tell(
     }
     match change {
         Transition::Grant(hold) | Transition::HandOver(_, hold) => {
-            let arrived = snapshot.request(&hold.request.uid).map_or(snapshot.now, |r| r.arrived);
             notices.push(Notice::Granted {
                 holder: hold.holder.clone(),
                 token: next.token,
-                waited: (snapshot.now - arrived).max(Millis::ZERO),
+                waited: snapshot.request(&hold.request.uid).map_or(Millis::ZERO, |r| r.known_for),
             });
         }
         Transition::Stay | Transition::CleanUp | Transition::End(_) | Transition::Adjust(..) => {}

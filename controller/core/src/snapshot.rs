@@ -211,6 +211,8 @@ pub struct Request {
     pub invalid: Option<String>,
     /// What its status says now. Never proof of a hold.
     pub answered: Option<Answered>,
+    /// How long this process has known it.
+    pub known_for: Millis,
     /// How long ago it was first seen to be over, by its status.
     pub over_for: Millis,
 }

@@ -397,6 +397,7 @@ impl World {
             .into_iter()
             .map(|claim| Request {
                 untouched: Millis(self.mono - claim.touched),
+                known_for: Millis::ZERO,
                 over_for: claim.over_since.map_or(Millis::ZERO, |since| Millis(self.mono - since)),
                 ..claim.request.clone()
             })

@@ -610,6 +610,7 @@ fn parse_request(words: &mut Words<'_>) -> Request {
             "denied" => request.answered = Some(Answered::Denied),
             "finished" => request.answered = Some(Answered::Finished),
             "over-for" => request.over_for = words.millis(),
+            "known-for" => request.known_for = words.millis(),
             "invalid" => request.invalid = Some(words.remainder()),
             _ => words.unknown(word),
         }

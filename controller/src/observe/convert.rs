@@ -125,6 +125,7 @@ pub fn request_facts(request: &LeaseRequest) -> Request {
                 RequestPhase::Finished => Answered::Finished,
             })
         }),
+        known_for: Millis::ZERO,
         over_for: Millis::ZERO,
     }
 }

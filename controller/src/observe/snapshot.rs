@@ -112,6 +112,7 @@ fn request(entry: &RequestEntry, reading: Reading) -> Request {
     Request {
         untouched: age + elapsed(observed, reading.mono),
         sequence: entry.sequence,
+        known_for: elapsed(entry.first_seen, reading.mono),
         over_for: entry.over_since.map_or(Millis::ZERO, |since| elapsed(since, reading.mono)),
         ..convert::request_facts(&entry.object)
     }

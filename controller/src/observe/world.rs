@@ -116,6 +116,8 @@ pub(super) struct RequestEntry {
     pub(super) object: Arc<LeaseRequest>,
     /// Its place in the order of arrival.
     pub(super) sequence: i64,
+    /// When this object was first seen.
+    pub(super) first_seen: Duration,
     /// How old the last touch was when it was observed, and when that was.
     pub(super) touched: (Millis, Duration),
     /// Since when its status says that it is over.
@@ -348,6 +350,7 @@ impl Inner {
                 .as_ref()
                 .and_then(|s| s.sequence)
                 .unwrap_or_else(|| same.map_or_else(|| version(&request), |e| e.sequence)),
+            first_seen: same.map_or(reading.mono, |e| e.first_seen),
             touched: match same {
                 Some(e) if e.object.spec.renewals == request.spec.renewals => e.touched,
                 Some(_) => (Millis::ZERO, reading.mono),

@@ -91,7 +91,7 @@ impl Metrics {
         let grant_wait = Histogram::new(exponential_buckets(0.001, 4.0, 12));
         r.register_with_unit(
             "grant_wait",
-            "Time from a request's creation to its grant",
+            "Time from first seeing a request to its grant",
             Unit::Seconds,
             grant_wait.clone(),
         );
