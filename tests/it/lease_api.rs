@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::crash::pending;
+use super::{crash::pending, manifests::completed};
 
 fn page() -> String {
     repo::text("tests/fixtures/lease-api.md")
@@ -45,22 +45,6 @@ fn section(kind: &str) -> Vec<Manifest> {
     let objects = |block: &String| manifests::objects(block, Path::new("lease-api.md")).expect("YAML");
     let mut found = blocks.iter().map(objects).filter(|all| all.iter().any(|one| one.object["kind"] == kind));
     found.next().unwrap_or_else(|| panic!("no example has a {kind}"))
-}
-
-/// What Kubernetes itself demands before it takes a manifest of the page: a Job's Pods say what happens when they fail.
-/// A CronJob is batch/v1 since Kubernetes 1.21. Nothing else is changed.
-fn acceptable(mut manifest: Manifest, version: Version) -> Manifest {
-    let template = match manifest.object["kind"].as_str() {
-        Some("Job") => "/spec/template/spec",
-        Some("CronJob") => "/spec/jobTemplate/spec/template/spec",
-        _ => return manifest,
-    };
-    let pod = manifest.object.pointer_mut(template).expect("a Pod template");
-    pod["restartPolicy"] = json!("OnFailure");
-    if version < Version(1, 21) && manifest.object["kind"] == "CronJob" {
-        manifest.object["apiVersion"] = json!("batch/v1beta1");
-    }
-    manifest
 }
 
 async fn apply(plane: &ControlPlane, team: &Namespace<'_>, name: &str, objects: &[Manifest]) {
@@ -402,7 +386,7 @@ async fn a_migration(plane: &ControlPlane) {
     let user = team.user(&["konductor-lease-user"]).await;
     let state = state(plane, "migration");
     let kubelet = Kubelet::start(plane, &user, &[("run-migrations", &migrator(&state))]);
-    let manifests: Vec<_> = section("Job").into_iter().map(|one| acceptable(one, plane.version())).collect();
+    let manifests: Vec<_> = section("Job").into_iter().map(|one| completed(one, plane.version())).collect();
     apply(plane, &team, "migration.yaml", &manifests).await;
 
     pods(plane, &team, "migrate-db", 3, "Running").await;
@@ -455,7 +439,7 @@ async fn a_migration_that_is_done_once(plane: &ControlPlane) {
     author.koncli("policy upload once").arg(once_policy(plane)).run().await.succeeds();
     let state = state(plane, "once");
     let kubelet = Kubelet::start(plane, &user, &[("run-migrations", &migrator(&state))]);
-    let mut manifests: Vec<_> = section("Job").into_iter().map(|one| acceptable(one, plane.version())).collect();
+    let mut manifests: Vec<_> = section("Job").into_iter().map(|one| completed(one, plane.version())).collect();
     manifests[0].object["spec"]["policy"] = json!({"name": "once", "onFailure": "Hold"});
     apply(plane, &team, "once.yaml", &manifests).await;
 
@@ -482,7 +466,7 @@ async fn a_report_every_day(plane: &ControlPlane) {
     let generate =
         format!(r#"echo "$HOSTNAME" >>{0}/reports; until [ -e {0}/go ]; do /bin/sleep 0.05; done"#, state.display());
     let kubelet = Kubelet::start(plane, &user, &[("generate-report", &generate)]);
-    let manifests: Vec<_> = section("CronJob").into_iter().map(|one| acceptable(one, plane.version())).collect();
+    let manifests: Vec<_> = section("CronJob").into_iter().map(|one| completed(one, plane.version())).collect();
     apply(plane, &team, "report.yaml", &manifests).await;
     let starts = async |job: &str| {
         let create = plane.kubectl("create job --from=cronjob/daily-report-job -n").arg(team.name()).arg(job);

@@ -16,7 +16,7 @@ fn printed() -> Vec<Manifest> {
 
 /// What cannot be applied as it is printed, on any Kubernetes: a Job's Pods need a restartPolicy. And a CronJob is
 /// batch/v1 since Kubernetes 1.21.
-fn completed(mut manifest: Manifest, version: Version) -> Manifest {
+pub(crate) fn completed(mut manifest: Manifest, version: Version) -> Manifest {
     let template = match manifest.object["kind"].as_str() {
         Some("Job") => "/spec/template/spec",
         Some("CronJob") => "/spec/jobTemplate/spec/template/spec",
