@@ -11,8 +11,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 CARGO ?= cargo
 # --locked: exactly what Cargo.lock says. `make LOCKED= …` while dependencies are changed.
 LOCKED ?= --locked
-# The crates that have to build without what the others switch on. Cargo unites features in a build of everything.
-ALONE := konductor-core konductor-crds konductor-policy-abi konductor-policy-sdk konductor-policy-default konductor-policy
+# The small crates that have to build without what the others switch on: cargo unites features in a build of everything.
+# konductor-policy is left out, since it would compile wasmtime once more.
+ALONE := konductor-core konductor-crds konductor-policy-abi konductor-policy-sdk konductor-policy-default
 # One runner for all tests: nextest if there is one, else cargo's own.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 define run_tests
