@@ -15,6 +15,13 @@ async fn every_command_block_works() {
     let team = plane.namespace("readme").await;
     let user = team.user(&["konductor-lease-user", "konductor-lease-operator"]).await;
 
+    // A new API server explains a new kind a moment after it serves it; a reader's has run for longer.
+    konductor_tests::eventually("the API server explains leases", async || {
+        let explained = user.kubectl("explain kl").run().await;
+        if explained.code == 0 { Ok(()) } else { Err(explained) }
+    })
+    .await;
+
     let mut second = Vec::new();
     for block in blocks {
         // As a reader pastes it: line after line, and no line may fail.
