@@ -274,7 +274,6 @@ Next, in this shell:
   koncli lease acquire singleton-job --holder $HOSTNAME --ttl=10m
   koncli lease status singleton-job
   koncli lease release singleton-job --holder $HOSTNAME
-  koncli lease run singleton-job -- sh -c 'echo I am the only one; sleep 5'
   kubectl get kl
   kubectl describe kl singleton-job
 
