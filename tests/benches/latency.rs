@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use koncli::client::{Acquire, Client as Leases, Progress, Wait};
+use koncli::client::{Acquire, Client as Leases, ConnectOptions, Progress, Wait, connect};
 use konductor_crds::LeaseRequest;
 use konductor_tests::{ControlPlane, Controller, ControllerOptions};
 use kube::{
@@ -41,8 +41,10 @@ async fn run(rounds: usize) -> Result<(), Failure> {
     namespace.create_lease("lease", "10m").await;
     let alice = namespace.user(&["konductor-lease-user"]).await;
     // Two clients with connections of their own, as two Pods have.
-    let first = Leases::new(alice.client().clone(), namespace.name());
-    let second = Leases::new(konductor_tests::kubeconfig::client(alice.kubeconfig()).await?, namespace.name());
+    // And made as koncli makes them: kube's own connector leaves TCP_NODELAY off, and each new watch then waits 40 ms.
+    let how = ConnectOptions { kubeconfig: Some(alice.kubeconfig().to_owned()), ..ConnectOptions::default() };
+    let first = Leases::new(connect(&how).await?.client, namespace.name());
+    let second = Leases::new(connect(&how).await?.client, namespace.name());
     let mut raw = Raw::start(&plane).await?;
 
     let mut ours = Times::default();
