@@ -11,7 +11,6 @@
 pub mod args;
 pub mod clock;
 pub mod commit;
-pub mod connect;
 pub mod decide;
 pub mod http;
 pub mod leader;

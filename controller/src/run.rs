@@ -17,7 +17,6 @@ use tracing::info;
 use crate::{
     args::Args,
     clock::{Clock, SystemClock},
-    connect,
     decide::Decider,
     http::{self, Status},
     leader,
@@ -60,7 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let config = Config::infer().await.context("cannot find a Kubernetes cluster: set KUBECONFIG, or run in a Pod")?;
     info!(version = env!("CARGO_PKG_VERSION"), server = %config.cluster_url, identity, namespace, "starting");
-    let client = connect::client(config).context("cannot make a Kubernetes client")?;
+    let client = konductor_connect::client(config).context("cannot make a Kubernetes client")?;
     let host = Arc::new(Host::new().context("cannot start the policy host")?);
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("cannot tell the address that we listen on")?;

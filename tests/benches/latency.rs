@@ -41,7 +41,6 @@ async fn run(rounds: usize) -> Result<(), Failure> {
     namespace.create_lease("lease", "10m").await;
     let alice = namespace.user(&["konductor-lease-user"]).await;
     // Two clients with connections of their own, as two Pods have.
-    // And made as koncli makes them: kube's own connector leaves TCP_NODELAY off, and each new watch then waits 40 ms.
     let how = ConnectOptions { kubeconfig: Some(alice.kubeconfig().to_owned()), ..ConnectOptions::default() };
     let first = Leases::new(connect(&how).await?.client, namespace.name());
     let second = Leases::new(connect(&how).await?.client, namespace.name());

@@ -35,8 +35,7 @@ pub async fn client(path: &Path) -> Result<Client> {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("{shown} is not usable"))?;
-    config.connect_timeout = Some(std::time::Duration::from_secs(5));
     // Everything is on loopback.
     config.proxy_url = None;
-    Client::try_from(config).with_context(|| format!("cannot make a client from {shown}"))
+    konductor_connect::client(config).with_context(|| format!("cannot make a client from {shown}"))
 }

@@ -1,17 +1,11 @@
 //! Connecting to the API server: from inside of a Pod, or with a kubeconfig.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
 use kube::{
     Config,
-    client::{ClientBuilder, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tower::{BoxError, ServiceBuilder};
 
 use super::error::{Error, Problem, Result};
 
@@ -48,12 +42,6 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A watch may be silent for minutes; a peer that is gone without a word is found out by this.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_RETRIES: u32 = 3;
-
 /// Prepares a client from what the user said, the environment and the files that it names.
 ///
 /// # Errors
@@ -64,7 +52,7 @@ pub async fn connect(options: &ConnectOptions) -> Result<Connection> {
     let (config, in_cluster) = configuration(options).await.map_err(unusable)?;
     let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let server = config.cluster_url.to_string();
-    let client = client(config).map_err(|error| unusable(error.to_string()))?;
+    let client = konductor_connect::client(config).map_err(|error| unusable(error.to_string()))?;
     Ok(Connection { client, namespace, server, in_cluster })
 }
 
@@ -140,32 +128,6 @@ fn is_direct(host: &str, no_proxy: Option<&str>) -> bool {
         domain == "*" || (!domain.is_empty() && (host == domain || below()))
     };
     loopback || no_proxy.unwrap_or_default().split(',').any(listed)
-}
-
-/// As kube builds its client, with three differences: small writes are sent at once (TCP_NODELAY), a
-/// dead peer is noticed, and nothing is tried again behind our back: how long to try is decided here.
-fn client(mut config: Config) -> kube::Result<kube::Client> {
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.default_retry = false;
-    if config.proxy_url.is_some() {
-        return Ok(ClientBuilder::try_from(config)?.build());
-    }
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    let connector = config.rustls_https_connector_with_connector(connector)?;
-    let hyper = hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector);
-    let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer()?)
-        .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
-        .service(hyper);
-    Ok(kube::Client::new(service, config.default_namespace))
 }
 
 #[cfg(test)]
