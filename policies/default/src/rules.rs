@@ -67,7 +67,7 @@ fn granted<'a>(input: &Input<'a, Reading>, params: &Params) -> Output<'a> {
 }
 
 /// Who is next: the highest priority, with what it gained by waiting; among equals the first that came.
-fn next<'r, 'a>(requests: &'r Vec<Request<'a>>, now: i64, params: &Params) -> Option<(u32, &'r Request<'a>)> {
+fn next<'r, 'a>(requests: &'r [Request<'a>], now: i64, params: &Params) -> Option<(u32, &'r Request<'a>)> {
     highest(requests, |request| rank(request, now, params))
 }
 
