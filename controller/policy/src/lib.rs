@@ -25,6 +25,7 @@ mod decision;
 mod engine;
 mod fault;
 mod input;
+pub mod journal;
 pub mod limits;
 mod module;
 mod policy;
