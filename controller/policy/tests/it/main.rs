@@ -9,4 +9,3 @@ mod decoding;
 mod determinism;
 mod faults;
 mod input;
-mod newest_first;
