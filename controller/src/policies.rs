@@ -92,6 +92,12 @@ impl Policies {
         self.builtin.clone()
     }
 
+    /// How many calls the sandbox runs at once.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.host.limits().concurrent
+    }
+
     /// Says when every module of the first list has been looked at.
     #[must_use]
     pub fn loaded(&self) -> watch::Receiver<bool> {

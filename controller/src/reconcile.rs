@@ -275,7 +275,7 @@ mod tests {
         let ctx = Context {
             client: Client::new(service, "ns"),
             world: world.clone(),
-            decider: Arc::new(Decider::new(policies, world, metrics.clone())),
+            decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone())),
             answers,
             events,
             metrics,

@@ -55,7 +55,8 @@ pub fn publish(
     }
 }
 
-const API_VERSION: &str = "konductor.io/v1";
+/// The apiVersion of our own objects.
+pub const API_VERSION: &str = "konductor.io/v1";
 
 fn tell(key: &Key, consulted: &Consulted, notice: &Notice) {
     let (policy, digest) = consulted.decider.as_ref().map_or(("", ""), |(n, d)| (n.as_str(), d.as_str()));

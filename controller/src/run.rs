@@ -118,7 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ctx = Arc::new(Context {
         client,
         world: world.clone(),
-        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone())),
+        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone())),
         answers: answers.clone(),
         events,
         metrics: metrics.clone(),
