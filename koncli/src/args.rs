@@ -1,9 +1,13 @@
 //! What was typed: commands, flags and their help, nothing that acts.
 
+mod workbench;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
+
+pub use workbench::{InspectArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
 #[derive(Debug, Parser)]
@@ -74,7 +78,7 @@ pub enum Command {
     /// Acquire, renew, release and look at leases
     #[command(subcommand, arg_required_else_help = true)]
     Lease(LeaseCommand),
-    /// Upload and list the policies that decide who gets a lease
+    /// Write, test, rehearse, upload and list the policies that decide who gets a lease
     #[command(subcommand, arg_required_else_help = true)]
     Policy(PolicyCommand),
     /// Write a completion script for a shell to stdout
@@ -245,6 +249,12 @@ pub enum PolicyCommand {
         /// Name of the policy
         name: String,
     },
+    /// Say what a module is, and every reason why it would be refused
+    #[command(after_help = workbench::INSPECT_HELP)]
+    Inspect(InspectArgs),
+    /// Run a policy's fixtures: given this input, expect this decision
+    #[command(after_help = workbench::TEST_HELP)]
+    Test(TestArgs),
 }
 
 fn ttl(text: &str) -> Result<String, konductor_crds::time::DurationError> {

@@ -96,6 +96,11 @@ impl<'a> Guest<'a> {
         Ok(self.start_fuel_used.saturating_add(used))
     }
 
+    /// How large the memory is. It never shrinks, so after a call this is the most that it was.
+    pub(crate) fn memory_size(&self) -> usize {
+        self.memory.data_size(&self.store)
+    }
+
     /// Calls `konductor_decide`.
     pub(crate) fn decide(&mut self, input: &[u8]) -> Result<&[u8], Fault> {
         self.with_input(&self.exports.decide, Step::Decide, input)

@@ -19,6 +19,7 @@
 //! The crate blocks and knows nothing of Kubernetes. A policy is `Send` and `Sync`; up to
 //! [`Limits::concurrent`] calls run at once, further ones wait for their turn.
 
+mod anatomy;
 mod call;
 mod decision;
 mod engine;
@@ -29,6 +30,7 @@ mod module;
 mod policy;
 mod text;
 
+pub use anatomy::Anatomy;
 pub use engine::HostError;
 pub use fault::{Fault, Step, TrapKind};
 pub use limits::{Bytes, EpochTicks, Fuel, Limits};

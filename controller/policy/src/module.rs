@@ -252,7 +252,7 @@ pub(crate) fn admit(engine: &Engine, limits: &Limits, bytes: &[u8]) -> Result<Ad
 }
 
 /// `sha256:` and the digest in hexadecimal.
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {
@@ -263,7 +263,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// Tells by the first bytes what people upload by mistake.
-fn check_magic(bytes: &[u8]) -> Result<(), Rejection> {
+pub(crate) fn check_magic(bytes: &[u8]) -> Result<(), Rejection> {
     match bytes {
         [] => Err(Rejection::Empty),
         // Version 1 of the core format.
@@ -342,7 +342,7 @@ fn check_sections(bytes: &[u8], limits: &Limits) -> Result<(), Rejection> {
 }
 
 /// A policy has no imports. Every one of them is named, so that its author need not ask twice.
-fn imports(section: wasmparser::ImportSectionReader<'_>) -> Result<(), Rejection> {
+pub(crate) fn imports(section: wasmparser::ImportSectionReader<'_>) -> Result<(), Rejection> {
     let mut names = Vec::new();
     let mut more = 0;
     for import in section.into_imports() {
@@ -356,7 +356,7 @@ fn imports(section: wasmparser::ImportSectionReader<'_>) -> Result<(), Rejection
     if names.is_empty() { Ok(()) } else { Err(Rejection::ForbiddenImports { names, more }) }
 }
 
-fn memory_size(memory: &wasmparser::MemoryType, limits: &Limits) -> Result<(), Rejection> {
+pub(crate) fn memory_size(memory: &wasmparser::MemoryType, limits: &Limits) -> Result<(), Rejection> {
     let page = 1u64 << memory.page_size_log2.unwrap_or(16).min(16);
     let wanted = Bytes(usize::try_from(memory.initial.saturating_mul(page)).unwrap_or(usize::MAX));
     if wanted > limits.memory { Err(Rejection::MemoryTooLarge { wanted, limit: limits.memory }) } else { Ok(()) }

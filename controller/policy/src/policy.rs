@@ -61,6 +61,12 @@ impl Host {
         Arc::clone(&self.builtin)
     }
 
+    /// The module of the built-in policy, for tools that look at it.
+    #[must_use]
+    pub fn builtin_module() -> &'static [u8] {
+        BUILTIN
+    }
+
     /// The limits of this host.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -149,6 +155,8 @@ pub struct Answer {
     pub fuel: u64,
     /// How long it took, without waiting for a place.
     pub duration: Duration,
+    /// The most memory in bytes that the instance had.
+    pub memory: usize,
 }
 
 impl Policy {
@@ -205,9 +213,9 @@ impl Policy {
         let begun = Instant::now();
         let mut guest = self.start()?;
         let output = guest.decide(input)?.to_vec();
-        let fuel = guest.fuel_used()?;
+        let (fuel, memory) = (guest.fuel_used()?, guest.memory_size());
         drop(guest);
-        Ok(Answer { output, fuel, duration: begun.elapsed() })
+        Ok(Answer { output, fuel, duration: begun.elapsed(), memory })
     }
 
     /// Reads an answer as [`Policy::decide`] does, where every request of the question was shown.

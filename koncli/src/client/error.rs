@@ -141,6 +141,8 @@ pub enum Problem {
     Refused(String),
     /// Something on this machine failed.
     Local(String),
+    /// What was to be checked is not so: a test failed, a module is refused.
+    Failed(String),
     /// The caller asked to stop.
     Stopped(Stop),
 }
@@ -241,7 +243,8 @@ impl fmt::Display for Problem {
             | Self::NotFound(what)
             | Self::AlreadyExists(what)
             | Self::NoCluster(what)
-            | Self::Local(what) => f.write_str(what),
+            | Self::Local(what)
+            | Self::Failed(what) => f.write_str(what),
             Self::NotAcquired { why, lease } if lease.holder.is_none() => f.write_str(why),
             Self::NotAcquired { why, lease } => write!(f, "{why}, {lease}"),
             Self::NotHolder { lease } => write!(f, "not the holder, {lease}"),
@@ -271,7 +274,7 @@ impl Problem {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotAcquired { .. } | Self::AlreadyExists(_) => 1,
+            Self::NotAcquired { .. } | Self::AlreadyExists(_) | Self::Failed(_) => 1,
             Self::Invalid(_) => 2,
             Self::NotHolder { .. } | Self::Lost { .. } => 3,
             Self::NoSuchLease { .. } | Self::NotFound(_) => 4,
@@ -326,6 +329,7 @@ impl Problem {
             | Self::Invalid(_)
             | Self::NotFound(_)
             | Self::AlreadyExists(_)
+            | Self::Failed(_)
             | Self::Denied { .. }
             | Self::Refused(_)
             | Self::Local(_)

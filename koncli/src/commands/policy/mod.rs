@@ -1,7 +1,11 @@
-//! `koncli policy …`: policies are ConfigMaps with a label.
+//! `koncli policy …`: policies are ConfigMaps with a label. What is done with a module before it is
+//! one needs no cluster; those commands are thin, and konductor-workbench does the work.
 
 mod delete;
+mod files;
+mod inspect;
 mod list;
+mod test;
 mod upload;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -23,6 +27,8 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
         }
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
+        PolicyCommand::Inspect(args) => inspect::run(out, &args),
+        PolicyCommand::Test(args) => test::run(out, &args),
     }
 }
 
