@@ -15,6 +15,6 @@ mod question;
 mod read;
 mod words;
 
-pub use konductor_policy::{Host, HostError, Policy, Rejection};
+pub use konductor_policy::{Host, HostError, Policy, Rejection, gunzip};
 pub use module::load;
 pub use read::Mistake;

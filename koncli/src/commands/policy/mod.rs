@@ -5,6 +5,7 @@ mod delete;
 mod files;
 mod inspect;
 mod list;
+mod status;
 mod test;
 mod upload;
 
@@ -26,6 +27,7 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
             upload::run(&open(global, out).await?, out, &name, &module).await
         }
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
+        PolicyCommand::Status { name } => status::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Inspect(args) => inspect::run(out, &args),
         PolicyCommand::Test(args) => test::run(out, &args),
