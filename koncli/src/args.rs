@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
-pub use workbench::{InspectArgs, TestArgs};
+pub use workbench::{InspectArgs, SimulateArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
 #[derive(Debug, Parser)]
@@ -263,6 +263,9 @@ pub enum PolicyCommand {
     /// Run a policy's fixtures: given this input, expect this decision
     #[command(after_help = workbench::TEST_HELP)]
     Test(TestArgs),
+    /// Play a scenario in virtual time: who comes, crashes, waits and gets the lease
+    #[command(after_help = workbench::SIMULATE_HELP)]
+    Simulate(SimulateArgs),
 }
 
 fn ttl(text: &str) -> Result<String, konductor_crds::time::DurationError> {

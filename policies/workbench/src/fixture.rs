@@ -9,6 +9,7 @@ mod run;
 
 use serde_json::Value;
 
+pub(crate) use fill::NOW;
 pub use fill::{Filled, input};
 pub use run::{Outcome, run};
 

@@ -6,6 +6,7 @@ mod files;
 mod inspect;
 mod list;
 mod status;
+mod simulate;
 mod test;
 mod upload;
 
@@ -31,6 +32,7 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Inspect(args) => inspect::run(out, &args),
         PolicyCommand::Test(args) => test::run(out, &args),
+        PolicyCommand::Simulate(args) => simulate::run(out, &args),
     }
 }
 
