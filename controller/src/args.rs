@@ -1,6 +1,6 @@
 //! Flags and environment, checked once at start.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use konductor_core::{Millis, Settings};
@@ -59,6 +59,19 @@ pub struct Args {
     #[arg(long, default_value_t = 16)]
     pub workers: usize,
 
+    /// Keep a journal of every decision here: what the policy was asked and what it answered, for
+    /// `koncli policy replay`. Absent: none. It has names and labels of requests in it.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub decision_journal: Option<PathBuf>,
+
+    /// How much of the disk the journal takes, in MiB; the oldest decisions are overwritten. 2 to 65536.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub decision_journal_size: u64,
+
+    /// Write the journal in --decision-journal to stdout and end.
+    #[arg(long, requires = "decision_journal")]
+    pub print_journal: bool,
+
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -107,6 +120,10 @@ impl Args {
         }
         if !(1..=256).contains(&self.workers) {
             return Err(format!("--workers is {}; it must be from 1 to 256", self.workers));
+        }
+        if !(2..=65_536).contains(&self.decision_journal_size) {
+            let size = self.decision_journal_size;
+            return Err(format!("--decision-journal-size is {size}; it must be from 2 to 65536 (MiB)"));
         }
         for (flag, value) in [("--namespace", &self.namespace), ("--default-policy", &self.default_policy)] {
             if value.is_empty() {

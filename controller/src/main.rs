@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use konductor_controller::{
     args::{Args, LogFormat},
+    journal,
     run::run,
 };
 use tracing_subscriber::EnvFilter;
@@ -14,6 +15,15 @@ fn main() -> ExitCode {
     if let Err(problem) = args.validate() {
         eprintln!("konductor-controller: {problem}");
         return ExitCode::from(2);
+    }
+    if let (true, Some(directory)) = (args.print_journal, &args.decision_journal) {
+        return match journal::print(directory, &mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("konductor-controller: cannot print the journal in {}: {error}", directory.display());
+                ExitCode::FAILURE
+            }
+        };
     }
     let filter = EnvFilter::try_new(&args.log);
     let Ok(filter) = filter else {

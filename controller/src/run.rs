@@ -19,6 +19,7 @@ use crate::{
     clock::{Clock, SystemClock},
     decide::Decider,
     http::{self, Status},
+    journal::Journal,
     leader,
     observe::{Feeds, World, watch_all},
     policies::Policies,
@@ -52,6 +53,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         expired_retention: _,
         finished_retention: _,
         workers,
+        decision_journal,
+        decision_journal_size,
+        print_journal: _,
         log_format: _,
         log: _,
     } = args;
@@ -69,6 +73,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     #[expect(clippy::cast_precision_loss, reason = "a start time in seconds needs no more than 52 bits")]
     metrics.started(clock.read().now().0 as f64 / 1e3);
+    let journal = match &decision_journal {
+        None => None,
+        Some(directory) => {
+            let journal = Journal::open(directory, decision_journal_size << 20, metrics.clone());
+            Some(journal.with_context(|| format!("cannot keep a journal in {}", directory.display()))?)
+        }
+    };
     let world = Arc::new(World::default());
     let queue = Arc::new(Queue::default());
     let policies = Arc::new(Policies::new(host, namespace.clone(), default_policy));
@@ -118,7 +129,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ctx = Arc::new(Context {
         client,
         world: world.clone(),
-        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone())),
+        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone(), journal)),
         answers: answers.clone(),
         events,
         metrics: metrics.clone(),

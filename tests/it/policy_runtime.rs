@@ -74,7 +74,9 @@ async fn a_policy_that_fails_pauses_for_its_lease_and_for_no_other() {
 async fn a_shadow_is_compared_and_never_obeyed() {
     let module = newest_first();
     let plane = ControlPlane::installed().await;
-    let controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let journal = plane.directory().join("journal");
+    let options = ControllerOptions::with(&format!("--decision-journal={}", journal.display()));
+    let controller = Controller::start(&plane, options).await;
     let team = plane.namespace("team").await;
     let author = team.user(&["konductor-policy-author"]).await;
     upload(&team, "newest-first", "policy.wasm", &module).await;
@@ -89,7 +91,7 @@ async fn a_shadow_is_compared_and_never_obeyed() {
     assert_eq!(decider(&team.lease("x").await).0, "default");
     let (type_, said) = event(&team, "x", reasons::EVENT_SHADOW_DIFFERS).await;
     assert_eq!(type_, "Normal");
-    for part in ["grants first for 10m", "first come", "newest-first grants second for 10m (newest first)"] {
+    for part in ["The policy changes nothing", "newest-first denies first"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let metrics = controller.metrics().await;
@@ -100,7 +102,7 @@ async fn a_shadow_is_compared_and_never_obeyed() {
 
     // Its author reads it where the module was uploaded.
     let status = author.koncli("policy status newest-first").run().await.succeeds();
-    for part in [&digest_of(&module), "shadow", "ShadowDiffers", "grants second", "PolicyActivated"] {
+    for part in [&digest_of(&module), "shadow", "ShadowDiffers", "denies first", "PolicyActivated"] {
         assert!(status.stdout.contains(part), "{part}:\n{}", status.stdout);
     }
     let status = author.koncli("policy status newest-first -o json").run().await.succeeds().json();
@@ -123,4 +125,27 @@ async fn a_shadow_is_compared_and_never_obeyed() {
     policy_is(&team, "y", "True", reasons::POLICY_ACTIVE).await;
     team.delete_request(&request).await;
     team.lease_is("y", "free", |lease| lease.phase() == LeasePhase::Available).await;
+
+    // Everything that was decided is in the journal, in the order of what became so, and a shadow's word is only a word.
+    let program = ["--print-journal", &format!("--decision-journal={}", journal.display())].map(str::to_owned);
+    let records = eventually("the journal has all of it", async || {
+        let printed = std::process::Command::new(binaries::binary("konductor-controller").expect("it was built"))
+            .args(&program)
+            .output();
+        let printed = String::from_utf8(printed.map_err(|e| e.to_string())?.stdout).map_err(|e| e.to_string())?;
+        let records: Result<Vec<serde_json::Value>, _> = printed.lines().map(serde_json::from_str).collect();
+        let records = records.map_err(|e| e.to_string())?;
+        let faults = records.iter().filter(|record| record["fault"] == "Trap").count();
+        if faults > 0 { Ok(records) } else { Err(format!("{} records", records.len())) }
+    })
+    .await;
+    let applied: Vec<_> = records.iter().filter(|r| r["lease"] == "team/x" && r["applied"] == true).collect();
+    assert!(applied.iter().all(|r| r["policy"] == "default"), "{applied:?}");
+    let grants = applied.iter().filter(|r| r["output"].as_str().is_some_and(|out| out.contains("\"grant\"")));
+    assert_eq!(grants.count(), 2, "holder and first: {applied:?}");
+    let shadow = records.iter().find(|r| r["policy"] == "newest-first").expect("the shadow was asked too");
+    assert_eq!((shadow["applied"].as_bool(), shadow["digest"].as_str()), (Some(false), Some(&*digest_of(&module))));
+    assert!(
+        shadow["fuel"].as_u64() > Some(0) && shadow["input"].as_str().is_some_and(|input| input.contains("\"now\""))
+    );
 }

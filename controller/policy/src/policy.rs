@@ -308,6 +308,15 @@ pub struct Decided {
     pub texts_cut: bool,
 }
 
+/// What went into a call and came out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tape {
+    /// The input; empty if none could be made.
+    pub input: Vec<u8>,
+    /// The answer, if the guest gave one.
+    pub output: Option<Vec<u8>>,
+}
+
 /// An answer as bytes, and what it cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -363,11 +372,29 @@ impl Policy {
     /// # Errors
     /// A [`Fault`] that says how the call failed.
     pub fn decide(&self, question: &Question, params: &str) -> Result<Decided, Fault> {
+        self.decide_onto(question, params, None)
+    }
+
+    /// As [`Policy::decide`], and also gives what went in and came out, as bytes: for the journal.
+    #[must_use]
+    pub fn decide_taped(&self, question: &Question, params: &str) -> (Result<Decided, Fault>, Tape) {
+        let mut tape = Tape::default();
+        (self.decide_onto(question, params, Some(&mut tape)), tape)
+    }
+
+    fn decide_onto(&self, question: &Question, params: &str, mut tape: Option<&mut Tape>) -> Result<Decided, Fault> {
         let input = input::encode(question, input::params(params)?)?;
+        if let Some(tape) = &mut tape {
+            tape.input.clone_from(&input.json);
+        }
         let _place = self.sandbox.place();
         let begun = Instant::now();
         let mut guest = self.start()?;
-        let decoded = decision::decode(guest.decide(&input.json)?, |index| input.index(index))?;
+        let output = guest.decide(&input.json)?;
+        if let Some(tape) = tape {
+            tape.output = Some(output.to_vec());
+        }
+        let decoded = decision::decode(output, |index| input.index(index))?;
         let fuel = guest.fuel_used()?;
         drop(guest);
         Ok(Decided { decision: decoded.decision, fuel, duration: begun.elapsed(), texts_cut: decoded.texts_cut })

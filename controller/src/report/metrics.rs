@@ -36,6 +36,7 @@ pub struct Metrics {
     decision_fuel: Histogram,
     guard: Counters,
     shadow: Counters,
+    journal: Counters,
     grant_wait: Histogram,
     reconcile_seconds: Histogram,
     api_errors: Counters,
@@ -88,6 +89,8 @@ impl Metrics {
             "Decisions of shadow policies compared with the real ones, by result",
             shadow.clone(),
         );
+        let journal = Counters::default();
+        r.register("journal_records", "Records for the journal of decisions, by what became of them", journal.clone());
         let grant_wait = Histogram::new(exponential_buckets(0.001, 4.0, 12));
         r.register_with_unit(
             "grant_wait",
@@ -129,6 +132,7 @@ impl Metrics {
             decision_fuel,
             guard,
             shadow,
+            journal,
             grant_wait,
             reconcile_seconds,
             api_errors,
@@ -194,6 +198,11 @@ impl Metrics {
     /// A shadow policy's decision was compared.
     pub fn shadow(&self, result: &'static str) {
         self.shadow.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// A record was written to the journal, or why not.
+    pub fn journal(&self, result: &'static str) {
+        self.journal.get_or_create(&[("result", result)]).inc();
     }
 
     /// Something has happened to a lease.

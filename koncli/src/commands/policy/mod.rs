@@ -5,8 +5,8 @@ mod delete;
 mod files;
 mod inspect;
 mod list;
-mod status;
 mod simulate;
+mod status;
 mod test;
 mod upload;
 
