@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
-pub use workbench::{InspectArgs, SimulateArgs, TestArgs};
+pub use workbench::{BenchArgs, EvalArgs, InspectArgs, ReplayArgs, SimulateArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
 #[derive(Debug, Parser)]
@@ -266,6 +266,15 @@ pub enum PolicyCommand {
     /// Play a scenario in virtual time: who comes, crashes, waits and gets the lease
     #[command(after_help = workbench::SIMULATE_HELP)]
     Simulate(SimulateArgs),
+    /// Make one decision and look at it
+    #[command(after_help = workbench::EVAL_HELP)]
+    Eval(EvalArgs),
+    /// Measure what a decision costs: time, fuel and memory
+    #[command(after_help = workbench::BENCH_HELP)]
+    Bench(BenchArgs),
+    /// Make the decisions of a journal again, byte for byte, or with another policy
+    #[command(after_help = workbench::REPLAY_HELP)]
+    Replay(ReplayArgs),
 }
 
 fn ttl(text: &str) -> Result<String, konductor_crds::time::DurationError> {

@@ -28,6 +28,17 @@ pub struct Case {
     wanted: Wanted,
 }
 
+impl Case {
+    /// The input that is put to the policy; `None` where its params are validated.
+    #[must_use]
+    pub fn input(&self) -> Option<&Filled> {
+        match &self.ask {
+            Ask::Decide(filled) => Some(filled),
+            Ask::Validate(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Ask {
     Decide(Box<Filled>),

@@ -19,7 +19,7 @@ use konductor_policy_abi::v1::Labels;
 use serde_json::{Map, Value};
 
 pub use story::{Entry, Happening, HoldSpan, Story, Summary, Wait, WaitEnd};
-pub use world::{Broken, play};
+pub use world::{Broken, play, play_and_record};
 
 use crate::{
     fixture::NOW,

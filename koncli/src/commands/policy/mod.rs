@@ -1,10 +1,13 @@
 //! `koncli policy …`: policies are ConfigMaps with a label. What is done with a module before it is
 //! one needs no cluster; those commands are thin, and konductor-workbench does the work.
 
+mod bench;
 mod delete;
+mod eval;
 mod files;
 mod inspect;
 mod list;
+mod replay;
 mod simulate;
 mod status;
 mod test;
@@ -33,6 +36,9 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
         PolicyCommand::Inspect(args) => inspect::run(out, &args),
         PolicyCommand::Test(args) => test::run(out, &args),
         PolicyCommand::Simulate(args) => simulate::run(out, &args),
+        PolicyCommand::Eval(args) => eval::run(out, args),
+        PolicyCommand::Bench(args) => bench::run(out, &args),
+        PolicyCommand::Replay(args) => replay::run(out, &args),
     }
 }
 

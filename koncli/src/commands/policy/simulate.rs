@@ -21,8 +21,22 @@ pub(super) fn run(out: Output, args: &SimulateArgs) -> Result<()> {
     })?;
     let host = files::host()?;
     let policy = files::policy(&host, &args.policy)?;
-    let story = scenario::play(&scenario, &host, policy)
-        .map_err(|broken| Error::new(format!("play the scenario {shown}"), Problem::Failed(broken.to_string())))?;
+    let failed = |why: String| Error::new(format!("play the scenario {shown}"), Problem::Failed(why));
+    let story = match &args.journal {
+        None => scenario::play(&scenario, &host, policy).map_err(|broken| failed(broken.to_string()))?,
+        Some(file) => {
+            let (story, journal) =
+                scenario::play_and_record(&scenario, &host, policy).map_err(|broken| failed(broken.to_string()))?;
+            let mut lines = String::new();
+            for record in &journal {
+                lines.push_str(&record.line().map_err(|error| failed(error.to_string()))?);
+                lines.push('\n');
+            }
+            write(file, &lines)?;
+            out.say(format_args!("{} decisions written to {}", journal.len(), file.display()));
+            story
+        }
+    };
     if let Some(file) = &args.svg {
         write(file, &story.svg())?;
         out.say(format_args!("drawn into {}", file.display()));
@@ -50,9 +64,10 @@ pub(super) fn run(out: Output, args: &SimulateArgs) -> Result<()> {
     Err(error)
 }
 
-/// As wide as the terminal says, by the variable that shells keep.
+/// As wide as the terminal is.
 fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(WIDTH)
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use konductor_core::{Checked, Question, Verdict, check};
-use konductor_policy::{Host, Policy};
+use konductor_policy::{
+    Host, Policy,
+    journal::{self, Record},
+};
 
 use super::OnFailure;
 
@@ -54,8 +57,28 @@ impl Judge {
         Self { own, builtin: host.builtin(), params, on_failure, params_problem }
     }
 
-    pub(super) fn params(&self) -> &str {
-        &self.params
+    /// The question and the own policy's answer as bytes; `None` where it was not asked.
+    pub(super) fn record(&self, question: &Question, at: String, applied: bool) -> Option<Record> {
+        if self.params_problem.is_some() {
+            return None;
+        }
+        let input = Policy::input(question, &self.params).ok()?;
+        let answer = self.own.answer(&input);
+        let read = answer.as_ref().map_err(Clone::clone).and_then(|answer| Policy::read(&answer.output));
+        Some(Record {
+            v: journal::VERSION,
+            at,
+            lease: format!("{}/{}", question.lease.namespace, question.lease.name),
+            uid: question.lease.uid.clone(),
+            policy: self.own.describe().map_or_else(String::new, |says| says.name.clone()),
+            digest: self.own.digest().to_owned(),
+            cause: question.cause.as_str().to_owned(),
+            input: String::from_utf8(input).ok()?,
+            fuel: answer.as_ref().ok().map(|answer| answer.fuel),
+            output: answer.ok().and_then(|answer| String::from_utf8(answer.output).ok()),
+            fault: read.err().map(|fault| fault.reason().to_owned()),
+            applied,
+        })
     }
 
     pub(super) fn judge(&self, question: &Question) -> Judged {

@@ -119,7 +119,7 @@ fn folded(entries: &[Entry]) -> Vec<Line> {
         let row = if entry.what == Happening::Renewed { entries[i..].iter().take_while(same).count() } else { 1 };
         // At least one: the entry itself.
         let last = &entries[i + row - 1];
-        let times = if row > 1 { format!("{row} times, the last time at {} ", clock(last.at)) } else { String::new() };
+        let times = if row > 1 { format!("{row} times, the last time at {}, ", clock(last.at)) } else { String::new() };
         lines.push(Line {
             at: entry.at,
             what: entry.what.words(),

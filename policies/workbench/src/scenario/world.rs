@@ -12,10 +12,11 @@ use std::{
 };
 
 use konductor_core::{
-    Answer, Answered, Ending, LeaseFacts, Millis, Notice, Plan, Record, Request, RequestId, Settings, Snapshot, Time,
-    Verdict, invariants, plan, question, situations,
+    Answer, Answered, Ending, LeaseFacts, Millis, Notice, Plan, Request, RequestId, Settings, Snapshot, Time, Verdict,
+    invariants, plan, question, situations,
 };
-use konductor_policy::{Host, Policy};
+use konductor_crds::time::format_timestamp;
+use konductor_policy::{Host, Policy, journal::Record};
 
 use super::{
     Scenario, Visit,
@@ -79,6 +80,23 @@ impl std::error::Error for Broken {}
 /// # Errors
 /// [`Broken`], when it cannot be played to its end.
 pub fn play(scenario: &Scenario, host: &Host, policy: Arc<Policy>) -> Result<Story, Broken> {
+    run(scenario, host, policy, None).map(|(story, _)| story)
+}
+
+/// Plays a scenario with a policy, and writes down every decision as a controller's journal does.
+///
+/// # Errors
+/// As [`play`].
+pub fn play_and_record(scenario: &Scenario, host: &Host, policy: Arc<Policy>) -> Result<(Story, Vec<Record>), Broken> {
+    run(scenario, host, policy, Some(Vec::new())).map(|(story, journal)| (story, journal.unwrap_or_default()))
+}
+
+fn run(
+    scenario: &Scenario,
+    host: &Host,
+    policy: Arc<Policy>,
+    journal: Option<Vec<Record>>,
+) -> Result<(Story, Option<Vec<Record>>), Broken> {
     let digest = policy.digest().to_owned();
     let lease = &scenario.lease;
     let judge = Judge::new(host, policy, lease.params.clone(), lease.on_failure);
@@ -97,7 +115,7 @@ pub fn play(scenario: &Scenario, host: &Host, policy: Arc<Policy>) -> Result<Sto
             priority: lease.priority,
             renewable: lease.renewable,
         },
-        record: Record::default(),
+        record: konductor_core::Record::default(),
         waiting_told: 0,
         written: 0,
         claims: BTreeMap::new(),
@@ -106,6 +124,7 @@ pub fn play(scenario: &Scenario, host: &Host, policy: Arc<Policy>) -> Result<Sto
         scheduled: 0,
         wake: None,
         failed_at: None,
+        journal,
         story: Story::new(scenario, digest),
     };
     for (i, visit) in scenario.visits.iter().enumerate() {
@@ -115,7 +134,7 @@ pub fn play(scenario: &Scenario, host: &Host, policy: Arc<Policy>) -> Result<Sto
         }
     }
     world.run()?;
-    Ok(world.story)
+    Ok((world.story, world.journal))
 }
 
 /// A LeaseRequest, and what the controller remembers of it.
@@ -167,7 +186,7 @@ struct World<'a> {
     /// The API server's counter.
     version: i64,
     lease: LeaseFacts,
-    record: Record,
+    record: konductor_core::Record,
     waiting_told: i64,
     written: i64,
     /// By uid.
@@ -179,6 +198,8 @@ struct World<'a> {
     wake: Option<i64>,
     /// When the policy has last failed, and how: asked again at the same instant it fails again.
     failed_at: Option<(i64, Failure)>,
+    /// Every decision, where that is wanted.
+    journal: Option<Vec<Record>>,
     story: Story,
 }
 
@@ -383,6 +404,10 @@ impl World<'_> {
             if plan.grants() {
                 return plan;
             }
+            // What was decided about that is not what became of it.
+            if let Some(record) = self.journal.as_mut().and_then(|journal| journal.last_mut()) {
+                record.applied = false;
+            }
         }
         let verdict = self.consult(snapshot, &plain);
         plan(snapshot, &plain, &verdict)
@@ -391,6 +416,10 @@ impl World<'_> {
     fn consult(&mut self, snapshot: &Snapshot, situation: &konductor_core::Situation) -> Verdict {
         let Some(question) = question(snapshot, situation) else { return Verdict::NotAsked };
         let judged = self.judge.judge(&question);
+        if let Some(journal) = &mut self.journal {
+            let at = format_timestamp(self.scenario.start + self.now);
+            journal.extend(self.judge.record(&question, at, judged.failure.is_none()));
+        }
         let summary = &mut self.story.summary;
         summary.questions += 1;
         summary.fuel_max = summary.fuel_max.max(judged.fuel);
