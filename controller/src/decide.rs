@@ -176,6 +176,7 @@ impl Decider {
                     name: konductor_crds::DEFAULT_POLICY.to_owned(),
                     policy: Some(self.policies.builtin()),
                     problem: None,
+                    warning: None,
                 };
                 match self.ask(&builtin, "{}", question).await {
                     Ok((checked, digest)) => (Verdict::Decided(checked), Some((builtin.name, digest))),
@@ -325,7 +326,10 @@ impl Health {
             None => Self {
                 ready: true,
                 reason: POLICY_ACTIVE.to_owned(),
-                message: format!("The policy {} decides.", resolved.name),
+                message: match &resolved.warning {
+                    Some(warning) => format!("The policy {} decides. {warning}.", resolved.name),
+                    None => format!("The policy {} decides.", resolved.name),
+                },
             },
         }
     }
