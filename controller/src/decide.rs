@@ -22,7 +22,7 @@ use konductor_policy::{
     Decided, Fault, Policy, Tape,
     journal::{self, Record},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use self::{
     breaker::{Breaker, Paused},
@@ -330,7 +330,7 @@ impl Decider {
             Err((reason, message, Some(is_infrastructure))) => {
                 let (pause, broken) = breaker.failed(key, digest, &message, is_infrastructure, now);
                 if broken {
-                    warn!(lease = %key, policy = resolved.name, digest, message, "the policy fails again and again");
+                    self.policies.report_failing(digest, &format!("{} times in a row ({message})", breaker::IN_A_ROW));
                 }
                 Err(Failed { reason, message, again_in: Some(pause) })
             }
@@ -510,7 +510,10 @@ impl Health {
             None => Self {
                 ready: true,
                 reason: POLICY_ACTIVE.to_owned(),
-                message: format!("The policy {} decides.", resolved.name),
+                message: match &resolved.warning {
+                    Some(warning) => format!("The policy {} decides. {warning}.", resolved.name),
+                    None => format!("The policy {} decides.", resolved.name),
+                },
             },
         }
     }

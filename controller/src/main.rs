@@ -8,9 +8,16 @@ use konductor_controller::{
     journal,
     run::run,
 };
+use konductor_policy::compile;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // The controller starts itself anew to compile a policy's module: see konductor_policy::compile.
+    // Before anything else, and not a flag: no person needs it.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == compile::SUBCOMMAND) {
+        return compile::child_main(words);
+    }
     let args = Args::parse();
     if let Err(problem) = args.validate() {
         eprintln!("konductor-controller: {problem}");

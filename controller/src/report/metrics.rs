@@ -16,6 +16,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::policies::PolicyMetrics;
+
 /// One label. A slice of pairs is a label set; a type of its own for each would say no more.
 type Label = [(&'static str, &'static str); 1];
 type Counters = Family<Label, Counter>;
@@ -41,7 +43,7 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     api_errors: Counters,
     events_dropped: Counter,
-    policy_loads: Counters,
+    policies: PolicyMetrics,
     leader: Gauge,
     leases: Gauges,
     requests: Gauges,
@@ -104,8 +106,7 @@ impl Metrics {
         r.register("api_errors", "Failed calls of the API server, by operation", api_errors.clone());
         let events_dropped = Counter::default();
         r.register("events_dropped", "Events that were not written because too many waited", events_dropped.clone());
-        let policy_loads = Counters::default();
-        r.register("policy_loads", "Policy modules looked at, by result", policy_loads.clone());
+        let policies = PolicyMetrics::register(r);
         let leader = Gauge::default();
         r.register("leader", "1 while this replica reconciles", leader.clone());
         let leases = Gauges::default();
@@ -137,7 +138,7 @@ impl Metrics {
             reconcile_seconds,
             api_errors,
             events_dropped,
-            policy_loads,
+            policies,
             leader,
             leases,
             requests,
@@ -248,9 +249,10 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// A module was looked at.
-    pub fn policy_loaded(&self, result: &'static str) {
-        self.policy_loads.get_or_create(&[("result", result)]).inc();
+    /// What is counted of policy modules on their way into use.
+    #[must_use]
+    pub fn policies(&self) -> &PolicyMetrics {
+        &self.policies
     }
 
     /// Whether this replica reconciles.
