@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
-pub use workbench::{BenchArgs, EvalArgs, InspectArgs, ReplayArgs, SimulateArgs, TestArgs};
+pub use workbench::{BenchArgs, EvalArgs, InspectArgs, NewArgs, ReplayArgs, SimulateArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
 #[derive(Debug, Parser)]
@@ -257,6 +257,9 @@ pub enum PolicyCommand {
         /// Name of the policy
         name: String,
     },
+    /// Begin a policy: sources, fixtures, a scenario, and how to build it
+    #[command(after_help = workbench::NEW_HELP)]
+    New(NewArgs),
     /// Say what a module is, and every reason why it would be refused
     #[command(after_help = workbench::INSPECT_HELP)]
     Inspect(InspectArgs),

@@ -11,6 +11,8 @@ macro_rules! module_help {
     };
 }
 
+pub(super) const NEW_HELP: &str = "It makes a directory of that name with a policy that builds to a module without imports, and passes its own fixtures and scenario. The README in it says what it needs.\n\nExamples:\n  koncli policy new night-shift --lang rust && cd night-shift && make test\n  koncli policy new night-shift --lang zig --dir policies/night-shift";
+
 pub(super) const INSPECT_HELP: &str = concat!(
     module_help!(),
     "\nEvery reason for a refusal is told, not only the first. Exit code 1 when it would be refused.\n\nExamples:\n  koncli policy inspect policy.wasm\n  koncli policy inspect default -o json"
@@ -128,4 +130,20 @@ pub struct ReplayArgs {
     /// How many differing decisions are listed; all are counted
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     pub limit: usize,
+}
+
+/// `koncli policy new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// Name of the policy
+    pub name: String,
+    /// In which language: rust, assemblyscript, zig or c
+    #[arg(long, value_name = "LANGUAGE")]
+    pub lang: konductor_workbench::scaffold::Language,
+    /// Where [default: a directory of the policy's name]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<PathBuf>,
+    /// For Rust: take the SDK from this copy of policies/sdk and not from the project's repository
+    #[arg(long, value_name = "DIRECTORY")]
+    pub sdk_path: Option<PathBuf>,
 }

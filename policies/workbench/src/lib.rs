@@ -6,6 +6,7 @@
 //!   controller's rules and the real module. [`Story`](scenario::Story) tells and draws what happened.
 //! - [`mod@replay`]: a journal of decisions, reproduced byte for byte, or decided again by another module.
 //! - [`mod@eval`]: one decision. [`mod@bench`]: what it costs.
+//! - [`mod@scaffold`]: what a new policy begins with, in four languages.
 //! - [`mod@inspect`]: what a module is, and every reason why a host would refuse it.
 //!
 //! Everything here is a function of its arguments: no file is opened and no clock is read, but for
@@ -20,6 +21,7 @@ mod pattern;
 mod question;
 mod read;
 pub mod replay;
+pub mod scaffold;
 pub mod scenario;
 mod words;
 

@@ -7,6 +7,7 @@ mod eval;
 mod files;
 mod inspect;
 mod list;
+mod new;
 mod replay;
 mod simulate;
 mod status;
@@ -33,6 +34,7 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
         PolicyCommand::Status { name } => status::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
+        PolicyCommand::New(args) => new::run(out, &args),
         PolicyCommand::Inspect(args) => inspect::run(out, &args),
         PolicyCommand::Test(args) => test::run(out, &args),
         PolicyCommand::Simulate(args) => simulate::run(out, &args),
