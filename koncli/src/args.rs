@@ -244,6 +244,14 @@ pub enum PolicyCommand {
         #[arg(short = 'A', long)]
         all_namespaces: bool,
     },
+    /// Show what became of a policy: its module, the leases that use or rehearse it, what went wrong
+    #[command(
+        after_help = "It also tells the last decisions that a shadow policy (spec.policy.shadow of a lease) would have made differently.\n\nExamples:\n  koncli policy status weekdays\n  koncli policy status weekdays -o json"
+    )]
+    Status {
+        /// Name of the policy
+        name: String,
+    },
     /// Delete an uploaded policy
     Delete {
         /// Name of the policy

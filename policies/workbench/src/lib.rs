@@ -25,6 +25,6 @@ pub mod scaffold;
 pub mod scenario;
 mod words;
 
-pub use konductor_policy::{Host, HostError, Policy, Rejection, journal::Record};
+pub use konductor_policy::{Host, HostError, Policy, Rejection, gunzip, journal::Record};
 pub use module::load;
 pub use read::Mistake;

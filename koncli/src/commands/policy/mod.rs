@@ -10,6 +10,7 @@ mod list;
 mod new;
 mod replay;
 mod simulate;
+mod status;
 mod test;
 mod upload;
 
@@ -31,6 +32,7 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
             upload::run(&open(global, out).await?, out, &name, &module).await
         }
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
+        PolicyCommand::Status { name } => status::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::New(args) => new::run(out, &args),
         PolicyCommand::Inspect(args) => inspect::run(out, &args),

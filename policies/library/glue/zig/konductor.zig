@@ -56,7 +56,7 @@ pub const Lease = struct {
 pub const Hold = struct {
     holder: []const u8 = "",
     ttlMs: i64 = 0,
-    acquired: i64 = 0,
+    token: i64 = 0,
     renewalRequested: bool = false,
     due: bool = false,
     preemption: ?struct {} = null,
@@ -71,7 +71,7 @@ pub const Request = struct {
 
 pub const Past = struct {
     holder: []const u8 = "",
-    acquired: i64 = 0,
+    token: i64 = 0,
     ended: i64 = 0,
     how: []const u8 = "",
 };
@@ -81,6 +81,7 @@ pub const Output = struct {
     grant: ?Grant = null,
     deny: ?[]const Denial = null,
     wakeInMs: ?i64 = null,
+    state: ?[]const u8 = null,
     reason: ?[]const u8 = null,
 
     pub const Action = struct { action: enum { keep, renew, expire }, ttlMs: ?i64 = null };
@@ -89,6 +90,21 @@ pub const Output = struct {
 };
 
 // ---- What policies share
+
+/// Reads what the policy has kept as its state; null if it is not what it writes: it may be another policy's.
+pub fn parse(comptime T: type, json: []const u8) ?T {
+    const options = std.json.ParseOptions{ .ignore_unknown_fields = true, .duplicate_field_behavior = .use_first };
+    return std.json.parseFromSliceLeaky(T, memory(), json, options) catch null;
+}
+
+/// A value as JSON, without the members that are null.
+pub fn jsonOf(value: anytype) []const u8 {
+    const json = std.json.Stringify.valueAlloc(memory(), value, .{ .emit_null_optional_fields = false });
+    return json catch giveUp("out of memory");
+}
+
+/// The longest state, as the ABI says.
+pub const state_max = 4096;
 
 /// What was asked for, never above the lease's, and never nothing.
 pub fn ttl(asked: i64, lease: i64) i64 {
@@ -204,12 +220,7 @@ fn shown(text: []const u8) []const u8 {
 // ---- Exports
 
 fn read(comptime T: type, json: []const u8) T {
-    return std.json.parseFromSliceLeaky(T, memory(), json, .{
-        .ignore_unknown_fields = true,
-        .duplicate_field_behavior = .use_first,
-        // Params are whatever somebody wrote. A policy that wants a number with a fraction says so.
-        .parse_numbers = true,
-    }) catch giveUp("the input is not the ABI's");
+    return parse(T, json) orelse giveUp("the input is not the ABI's");
 }
 
 fn give(bytes: []const u8) i64 {
@@ -217,8 +228,7 @@ fn give(bytes: []const u8) i64 {
 }
 
 fn write(value: anytype) i64 {
-    const json = std.json.Stringify.valueAlloc(memory(), value, .{ .emit_null_optional_fields = false });
-    return give(json catch giveUp("out of memory"));
+    return give(jsonOf(value));
 }
 
 /// Exports a policy.
