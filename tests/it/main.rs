@@ -13,6 +13,7 @@ mod lease_api;
 mod lifecycle;
 mod manifests;
 mod policy;
+mod policy_upload;
 mod readme;
 mod rights;
 mod smoke;
