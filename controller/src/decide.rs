@@ -11,12 +11,18 @@ use std::{
 };
 
 use konductor_core::{Checked, Millis, Plan, Question, Situation, Verdict, check, plan, question, situations};
-use konductor_crds::v1::{
-    OnFailure,
-    reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
+use konductor_crds::{
+    time::format_timestamp,
+    v1::{
+        OnFailure,
+        reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
+    },
 };
-use konductor_policy::{Decided, Fault, Policy};
-use tracing::{debug, info, warn};
+use konductor_policy::{
+    Decided, Fault, Policy, Tape,
+    journal::{self, Record},
+};
+use tracing::{debug, info};
 
 use self::{
     breaker::{Breaker, Paused},
@@ -24,6 +30,7 @@ use self::{
     shadow::{Proposal, Told, words},
 };
 use crate::{
+    journal::Journal,
     observe::{Key, Observed, World},
     policies::{Policies, Resolved},
     report::{Events, Metrics},
@@ -48,6 +55,7 @@ pub struct Decider {
     /// The same for shadow policies.
     shadow_breaker: Breaker,
     shadow_told: Told,
+    journal: Option<Journal>,
     /// The errors that a module has found in params, by digest and params.
     params: Mutex<HashMap<(String, String), Vec<String>>>,
 }
@@ -62,6 +70,8 @@ pub struct Consulted {
     pub policy_name: String,
     /// Whether the lease's own policy works.
     pub health: Health,
+    /// For the journal, where there is one: who was asked, in order. The last one decided, if anybody did.
+    pub records: Vec<Record>,
 }
 
 /// Whether a lease's policy works: what the PolicyReady condition says.
@@ -83,6 +93,16 @@ struct Asking {
     now: Duration,
     /// JSON.
     params: String,
+    /// The lease's uid.
+    uid: String,
+    /// What is asked and answered meanwhile, where there is a journal.
+    records: Arc<Mutex<Vec<Record>>>,
+}
+
+impl Asking {
+    fn records(&self) -> Vec<Record> {
+        std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// One lease, and what its spec says about who decides.
@@ -125,8 +145,15 @@ enum CallFailure {
 impl Decider {
     /// A decider with nothing remembered.
     #[must_use]
-    pub fn new(policies: Arc<Policies>, world: Arc<World>, metrics: Arc<Metrics>, events: Events) -> Self {
+    pub fn new(
+        policies: Arc<Policies>,
+        world: Arc<World>,
+        metrics: Arc<Metrics>,
+        events: Events,
+        journal: Option<Journal>,
+    ) -> Self {
         Self {
+            journal,
             bulkhead: Bulkhead::new(policies.places()),
             policies,
             world,
@@ -149,6 +176,8 @@ impl Decider {
                 key: key.clone(),
                 now: observed.reading.mono,
                 params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
+                uid: observed.lease.metadata.uid.clone().unwrap_or_default(),
+                records: Arc::default(),
             },
             observed,
             resolved: self.policies.resolve(&key.namespace, &name),
@@ -159,10 +188,22 @@ impl Decider {
         if let Some(situation) = superseding {
             let consulted = self.consult(&case, &situation).await;
             if consulted.plan.grants() {
-                return consulted;
+                return Consulted { records: case.asking.records(), ..consulted };
             }
         }
-        self.consult(&case, &plain).await
+        let consulted = self.consult(&case, &plain).await;
+        Consulted { records: case.asking.records(), ..consulted }
+    }
+
+    /// Writes into the journal, if there is one, what was asked and answered on the way to a decision
+    /// that has become so, or has not.
+    pub fn record(&self, consulted: &mut Consulted, became_so: bool) {
+        let Some(journal) = &self.journal else { return };
+        let mut records = std::mem::take(&mut consulted.records);
+        if let Some(last) = records.last_mut() {
+            last.applied = became_so && consulted.decider.is_some();
+        }
+        records.iter().for_each(|record| journal.write(record));
     }
 
     /// Asks about one situation, if there is something to ask, and plans.
@@ -185,7 +226,7 @@ impl Decider {
                 if let Some(shadow) = case.shadow {
                     self.compare(case, shadow, &question, &own);
                 }
-                let (verdict, decider) = self.settle(own, &case.resolved, case.on_failure, question).await;
+                let (verdict, decider) = self.settle(own, case, question).await;
                 (verdict, decider, health)
             }
         };
@@ -194,7 +235,7 @@ impl Decider {
             let pause = Millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
             plan.wake_in = Some(plan.wake_in.map_or(pause, |wake| wake.min(pause)));
         }
-        Consulted { plan, decider, policy_name: case.resolved.name.clone(), health }
+        Consulted { plan, decider, policy_name: case.resolved.name.clone(), health, records: Vec::new() }
     }
 
     /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
@@ -203,10 +244,15 @@ impl Decider {
         let resolved = self.policies.resolve(&case.asking.key.namespace, shadow);
         let own = own.as_ref().ok().map(|(checked, _)| checked.decision().clone());
         let lease = crate::report::reference_to_version(&*case.observed.lease, crate::report::API_VERSION, "Lease");
-        let (this, asking, question) = (self.clone(), case.asking.clone(), question.clone());
+        let (this, question) = (self.clone(), question.clone());
+        let asking = Asking { records: Arc::default(), ..case.asking.clone() };
         tokio::spawn(async move {
             let key = &asking.key;
-            let other = match this.ask_breaking(&this.shadow_breaker, &asking, &resolved, question.clone()).await {
+            let asked = this.ask_breaking(&this.shadow_breaker, &asking, &resolved, question.clone()).await;
+            if let Some(journal) = &this.journal {
+                asking.records().iter().for_each(|record| journal.write(record));
+            }
+            let other = match asked {
                 Ok((checked, _)) => checked.decision().clone(),
                 Err(failed) => {
                     this.metrics.shadow("failed");
@@ -233,22 +279,20 @@ impl Decider {
     async fn settle(
         self: &Arc<Self>,
         own: Answer,
-        resolved: &Resolved,
-        on_failure: OnFailure,
+        case: &Case<'_>,
         question: Arc<Question>,
     ) -> (Verdict, Option<(String, String)>) {
         let problem = match own {
-            Ok((checked, digest)) => return (Verdict::Decided(checked), Some((resolved.name.clone(), digest))),
+            Ok((checked, digest)) => return (Verdict::Decided(checked), Some((case.resolved.name.clone(), digest))),
             Err(failed) => failed.message,
         };
-        match on_failure {
+        match case.on_failure {
             OnFailure::Hold => (Verdict::Unavailable(problem), None),
             OnFailure::Default => {
-                let builtin = self.policies.builtin();
-                match self.ask(&builtin, "{}", question).await {
-                    Ok((checked, digest)) => {
-                        (Verdict::Decided(checked), Some((konductor_crds::DEFAULT_POLICY.to_owned(), digest)))
-                    }
+                let name = konductor_crds::DEFAULT_POLICY;
+                let asking = Asking { params: "{}".to_owned(), ..case.asking.clone() };
+                match self.ask(&self.policies.builtin(), name, &asking, question).await {
+                    Ok((checked, digest)) => (Verdict::Decided(checked), Some((name.to_owned(), digest))),
                     Err((_, also, _)) => {
                         (Verdict::Unavailable(format!("{problem}; and the built-in policy: {also}")), None)
                     }
@@ -274,7 +318,7 @@ impl Decider {
             self.metrics.decision_fault("Paused");
             return Err(Failed { reason: POLICY_FAULT, message: why, again_in: Some(again_in) });
         }
-        match self.ask(&policy, &asking.params, question).await {
+        match self.ask(&policy, &resolved.name, asking, question).await {
             Ok(answer) => {
                 breaker.succeeded(key, digest);
                 Ok(answer)
@@ -286,7 +330,7 @@ impl Decider {
             Err((reason, message, Some(is_infrastructure))) => {
                 let (pause, broken) = breaker.failed(key, digest, &message, is_infrastructure, now);
                 if broken {
-                    warn!(lease = %key, policy = resolved.name, digest, message, "the policy fails again and again");
+                    self.policies.report_failing(digest, &format!("{} times in a row ({message})", breaker::IN_A_ROW));
                 }
                 Err(Failed { reason, message, again_in: Some(pause) })
             }
@@ -298,7 +342,8 @@ impl Decider {
     async fn ask(
         self: &Arc<Self>,
         policy: &Arc<Policy>,
-        params: &str,
+        name: &str,
+        asking: &Asking,
         question: Arc<Question>,
     ) -> Result<(Checked, String), (&'static str, String, Option<bool>)> {
         let digest = policy.digest().to_owned();
@@ -306,9 +351,10 @@ impl Decider {
             true => None,
             false => Some(self.bulkhead.enter(&digest).await),
         };
-        let (this, policy, params, asked) = (self.clone(), policy.clone(), params.to_owned(), question.clone());
+        let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
+        let (asking, asked) = (asking.clone(), question.clone());
         let called = tokio::task::spawn_blocking(move || {
-            let called = this.call(&policy, &params, &asked);
+            let called = this.call(&policy, &name, &asking, &asked);
             drop(permit);
             called
         });
@@ -333,12 +379,20 @@ impl Decider {
     }
 
     /// Calls into the sandbox. Blocks for at most the policy's budget.
-    fn call(&self, policy: &Policy, params: &str, question: &Question) -> Result<Decided, CallFailure> {
-        if let Some((_, refused)) = refusal(&self.params_errors(policy, params)?) {
+    fn call(&self, policy: &Policy, name: &str, asking: &Asking, question: &Question) -> Result<Decided, CallFailure> {
+        if let Some((_, refused)) = refusal(&self.params_errors(policy, &asking.params)?) {
             return Err(CallFailure::Params(refused));
         }
         let started = Instant::now();
-        let decided = policy.decide(question, params);
+        let decided = match self.journal {
+            None => policy.decide(question, &asking.params),
+            Some(_) => {
+                let (decided, tape) = policy.decide_taped(question, &asking.params);
+                let record = record(policy, name, asking, question, &decided, tape);
+                asking.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+                decided
+            }
+        };
         self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| d.fuel).map_err(|f| f.reason()));
         if decided.as_ref().is_ok_and(|d| d.texts_cut) {
             self.metrics.guard(konductor_core::Clamp::Reason.rule());
@@ -410,6 +464,32 @@ impl Decider {
     }
 }
 
+/// One call for the journal. Whether it was applied is known later.
+fn record(
+    policy: &Policy,
+    name: &str,
+    asking: &Asking,
+    question: &Question,
+    decided: &Result<Decided, Fault>,
+    tape: Tape,
+) -> Record {
+    Record {
+        v: journal::VERSION,
+        at: format_timestamp(question.now.0),
+        lease: asking.key.to_string(),
+        uid: asking.uid.clone(),
+        policy: name.to_owned(),
+        digest: policy.digest().to_owned(),
+        cause: question.cause.as_str().to_owned(),
+        // It is JSON that we made.
+        input: String::from_utf8(tape.input).unwrap_or_default(),
+        output: tape.output.and_then(|output| String::from_utf8(output).ok()),
+        fault: decided.as_ref().err().map(|fault| fault.reason().to_owned()),
+        fuel: decided.as_ref().ok().map(|decided| decided.fuel),
+        applied: false,
+    }
+}
+
 /// A fault as the condition tells it: its kind in one word, then the sentence.
 fn told(fault: &Fault) -> String {
     format!("{}: {}", fault.reason(), crate::report::chain(fault))
@@ -430,7 +510,10 @@ impl Health {
             None => Self {
                 ready: true,
                 reason: POLICY_ACTIVE.to_owned(),
-                message: format!("The policy {} decides.", resolved.name),
+                message: match &resolved.warning {
+                    Some(warning) => format!("The policy {} decides. {warning}.", resolved.name),
+                    None => format!("The policy {} decides.", resolved.name),
+                },
             },
         }
     }

@@ -67,7 +67,7 @@ pub enum Next {
 pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
     let mut tries = 0;
     let mut settled: Option<(String, i64)> = None;
-    let (observed, consulted) = loop {
+    let (observed, mut consulted) = loop {
         let mut observed = match observe(&ctx.world, key, &*ctx.clock, ctx.skew, ctx.settings) {
             Sight::Lease(observed) => observed,
             Sight::NoLease(mut requests) => {
@@ -117,6 +117,8 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
     };
     let status = commit::next_status(&observed, &consulted);
     let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await?;
+    let became_so = matches!(outcome, Outcome::Unchanged | Outcome::Committed(_));
+    ctx.decider.record(&mut consulted, became_so);
     if let Outcome::Committed(lease) = &outcome {
         ctx.world.wrote_lease((**lease).clone(), observed.reading);
     }
@@ -275,7 +277,7 @@ mod tests {
         let ctx = Context {
             client: Client::new(service, "ns"),
             world: world.clone(),
-            decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone())),
+            decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone(), None)),
             answers,
             events,
             metrics,

@@ -3,6 +3,7 @@
 mod answers;
 mod events;
 mod metrics;
+mod policies;
 
 use std::error::Error;
 
@@ -13,6 +14,7 @@ use kube::{Resource, ResourceExt as _};
 pub use answers::Answers;
 pub use events::Events;
 pub use metrics::Metrics;
+pub use policies::PolicyMetrics;
 
 use crate::{
     commit::Outcome,

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
-pub use workbench::{InspectArgs, TestArgs};
+pub use workbench::{BenchArgs, EvalArgs, InspectArgs, NewArgs, ReplayArgs, SimulateArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
 #[derive(Debug, Parser)]
@@ -244,17 +244,40 @@ pub enum PolicyCommand {
         #[arg(short = 'A', long)]
         all_namespaces: bool,
     },
+    /// Show what became of a policy: its module, the leases that use or rehearse it, what went wrong
+    #[command(
+        after_help = "It also tells the last decisions that a shadow policy (spec.policy.shadow of a lease) would have made differently.\n\nExamples:\n  koncli policy status weekdays\n  koncli policy status weekdays -o json"
+    )]
+    Status {
+        /// Name of the policy
+        name: String,
+    },
     /// Delete an uploaded policy
     Delete {
         /// Name of the policy
         name: String,
     },
+    /// Begin a policy: sources, fixtures, a scenario, and how to build it
+    #[command(after_help = workbench::NEW_HELP)]
+    New(NewArgs),
     /// Say what a module is, and every reason why it would be refused
     #[command(after_help = workbench::INSPECT_HELP)]
     Inspect(InspectArgs),
     /// Run a policy's fixtures: given this input, expect this decision
     #[command(after_help = workbench::TEST_HELP)]
     Test(TestArgs),
+    /// Play a scenario in virtual time: who comes, crashes, waits and gets the lease
+    #[command(after_help = workbench::SIMULATE_HELP)]
+    Simulate(SimulateArgs),
+    /// Make one decision and look at it
+    #[command(after_help = workbench::EVAL_HELP)]
+    Eval(EvalArgs),
+    /// Measure what a decision costs: time, fuel and memory
+    #[command(after_help = workbench::BENCH_HELP)]
+    Bench(BenchArgs),
+    /// Make the decisions of a journal again, byte for byte, or with another policy
+    #[command(after_help = workbench::REPLAY_HELP)]
+    Replay(ReplayArgs),
 }
 
 fn ttl(text: &str) -> Result<String, konductor_crds::time::DurationError> {

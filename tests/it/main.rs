@@ -13,6 +13,7 @@ mod lease_api;
 mod lifecycle;
 mod manifests;
 mod policy;
+mod policy_runtime;
 mod readme;
 mod rights;
 mod smoke;

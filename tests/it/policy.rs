@@ -23,7 +23,7 @@ use crate::lifecycle::{ask, event, held_by, hold, holds, is_finished, is_told, t
 
 /// The example policy, built as policies/README.md says, and in a target directory of its own: cargo may be at work in
 /// the usual one.
-fn newest_first() -> Vec<u8> {
+pub(crate) fn newest_first() -> Vec<u8> {
     let target = repo::path("target/guest");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(repo::root())
@@ -118,7 +118,7 @@ fn with_an_import() -> Vec<u8> {
 }
 
 /// Creates or changes a policy ConfigMap: `{"policy.wasm": bytes}`.
-async fn upload(namespace: &Namespace<'_>, name: &str, key: &str, module: &[u8]) {
+pub(crate) async fn upload(namespace: &Namespace<'_>, name: &str, key: &str, module: &[u8]) {
     use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
     let maps: Api<ConfigMap> = Api::namespaced(namespace.leases().into_client(), namespace.name());
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
@@ -129,7 +129,7 @@ async fn upload(namespace: &Namespace<'_>, name: &str, key: &str, module: &[u8])
 }
 
 /// Waits until the author of a policy is told that this module is in use.
-async fn is_active(team: &Namespace<'_>, policy: &str, module: &[u8]) {
+pub(crate) async fn is_active(team: &Namespace<'_>, policy: &str, module: &[u8]) {
     let events: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(team.leases().into_client(), team.name());
     let digest = digest_of(module);
     eventually(&format!("an Event says that {policy} is {digest}"), async || {
@@ -153,18 +153,18 @@ fn piped(program: &str, arg: &str, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-fn digest_of(module: &[u8]) -> String {
+pub(crate) fn digest_of(module: &[u8]) -> String {
     let sum = String::from_utf8(piped("sha256sum", "--binary", module)).expect("ASCII");
     format!("sha256:{}", sum.split(' ').next().unwrap_or_default())
 }
 
 /// Who decided last: the policy's name and digest.
-fn decider(lease: &Lease) -> (String, String) {
+pub(crate) fn decider(lease: &Lease) -> (String, String) {
     let policy = lease.status.as_ref().and_then(|s| s.policy.clone()).unwrap_or_default();
     (policy.name, policy.digest.unwrap_or_default())
 }
 
-async fn policy_is(team: &Namespace<'_>, lease: &str, status: &str, reason: &str) -> String {
+pub(crate) async fn policy_is(team: &Namespace<'_>, lease: &str, status: &str, reason: &str) -> String {
     let what = format!("PolicyReady={status}/{reason}");
     let lease = team.lease_is(lease, &what, |l| l.condition("PolicyReady") == Some((status, reason))).await;
     let conditions = lease.status.map(|s| s.conditions).unwrap_or_default();

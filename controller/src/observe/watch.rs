@@ -73,6 +73,12 @@ impl Synced {
         let Self { leases, requests, policies, namespaces } = self;
         leases && requests && policies && namespaces
     }
+
+    /// Whether it can be said which policy a lease means.
+    #[must_use]
+    pub fn policies_can_be_named(self) -> bool {
+        self.leases && self.namespaces
+    }
 }
 
 /// What the watches feed.

@@ -307,6 +307,12 @@ impl World {
         self.lock().leases.iter().filter(|(_, e)| wanted(&e.object)).map(|(k, _)| k.clone()).collect()
     }
 
+    /// The leases themselves for which a predicate holds. The predicate must not ask the world: it is locked.
+    #[must_use]
+    pub fn leases(&self, wanted: impl Fn(&Lease) -> bool) -> Vec<Arc<Lease>> {
+        self.lock().leases.values().filter(|e| wanted(&e.object)).map(|e| e.object.clone()).collect()
+    }
+
     /// How many leases there are in each phase and how many requests in each phase, for the metrics.
     #[must_use]
     pub fn census(&self) -> (HashMap<&'static str, i64>, HashMap<&'static str, i64>) {

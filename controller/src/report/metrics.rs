@@ -16,6 +16,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::policies::PolicyMetrics;
+
 /// One label. A slice of pairs is a label set; a type of its own for each would say no more.
 type Label = [(&'static str, &'static str); 1];
 type Counters = Family<Label, Counter>;
@@ -36,11 +38,12 @@ pub struct Metrics {
     decision_fuel: Histogram,
     guard: Counters,
     shadow: Counters,
+    journal: Counters,
     grant_wait: Histogram,
     reconcile_seconds: Histogram,
     api_errors: Counters,
     events_dropped: Counter,
-    policy_loads: Counters,
+    policies: PolicyMetrics,
     leader: Gauge,
     leases: Gauges,
     requests: Gauges,
@@ -88,6 +91,8 @@ impl Metrics {
             "Decisions of shadow policies compared with the real ones, by result",
             shadow.clone(),
         );
+        let journal = Counters::default();
+        r.register("journal_records", "Records for the journal of decisions, by what became of them", journal.clone());
         let grant_wait = Histogram::new(exponential_buckets(0.001, 4.0, 12));
         r.register_with_unit(
             "grant_wait",
@@ -101,8 +106,7 @@ impl Metrics {
         r.register("api_errors", "Failed calls of the API server, by operation", api_errors.clone());
         let events_dropped = Counter::default();
         r.register("events_dropped", "Events that were not written because too many waited", events_dropped.clone());
-        let policy_loads = Counters::default();
-        r.register("policy_loads", "Policy modules looked at, by result", policy_loads.clone());
+        let policies = PolicyMetrics::register(r);
         let leader = Gauge::default();
         r.register("leader", "1 while this replica reconciles", leader.clone());
         let leases = Gauges::default();
@@ -129,11 +133,12 @@ impl Metrics {
             decision_fuel,
             guard,
             shadow,
+            journal,
             grant_wait,
             reconcile_seconds,
             api_errors,
             events_dropped,
-            policy_loads,
+            policies,
             leader,
             leases,
             requests,
@@ -196,6 +201,11 @@ impl Metrics {
         self.shadow.get_or_create(&[("result", result)]).inc();
     }
 
+    /// A record was written to the journal, or why not.
+    pub fn journal(&self, result: &'static str) {
+        self.journal.get_or_create(&[("result", result)]).inc();
+    }
+
     /// Something has happened to a lease.
     pub fn notice(&self, notice: &Notice) {
         match notice {
@@ -239,9 +249,10 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// A module was looked at.
-    pub fn policy_loaded(&self, result: &'static str) {
-        self.policy_loads.get_or_create(&[("result", result)]).inc();
+    /// What is counted of policy modules on their way into use.
+    #[must_use]
+    pub fn policies(&self) -> &PolicyMetrics {
+        &self.policies
     }
 
     /// Whether this replica reconciles.

@@ -7,13 +7,19 @@
 
 extern crate alloc;
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
 pub mod params;
 pub mod rules;
 
-pub use params::{Params, validate};
+pub use params::Params;
 pub use rules::decide;
+
+/// What is wrong with these params, a JSON object; one sentence each, each naming its param.
+#[must_use]
+pub fn validate(params: &str) -> Vec<String> {
+    konductor_policy_sdk::params::validate::<Params>(params)
+}
 
 /// What the policy is, as its export `konductor_describe` tells it.
 pub const DESCRIBE: &str = concat!(

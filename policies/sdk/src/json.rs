@@ -10,7 +10,7 @@ use alloc::{borrow::Cow, string::String};
 use core::fmt;
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{self, DeserializeSeed, IntoDeserializer as _, MapAccess, SeqAccess, Visitor},
     forward_to_deserialize_any,
 };
@@ -25,6 +25,18 @@ pub fn from_str<'de, T: Deserialize<'de>>(json: &'de str) -> Option<T> {
     let value = T::deserialize(&mut reader).ok()?;
     reader.skip_space();
     (reader.at == json.len()).then_some(value)
+}
+
+/// Writes a value: what a policy keeps as its state.
+///
+/// # Panics
+/// On a map with keys that are not texts.
+#[must_use]
+pub fn to_string(value: &impl Serialize) -> String {
+    match serde_json::to_string(value) {
+        Ok(json) => json,
+        Err(_) => panic!("the value cannot be written as JSON"),
+    }
 }
 
 /// That it is not JSON, or not of the shape that was wanted.

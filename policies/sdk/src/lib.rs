@@ -38,6 +38,8 @@ pub mod glue;
 pub mod json;
 #[cfg(target_arch = "wasm32")]
 mod memory;
+pub mod params;
+pub mod rules;
 
 pub use konductor_policy_abi::{
     self as abi, limits,

@@ -9,6 +9,7 @@ mod run;
 
 use serde_json::Value;
 
+pub(crate) use fill::NOW;
 pub use fill::{Filled, input};
 pub use run::{Outcome, run};
 
@@ -25,6 +26,17 @@ pub struct Case {
     pub name: String,
     ask: Ask,
     wanted: Wanted,
+}
+
+impl Case {
+    /// The input that is put to the policy; `None` where its params are validated.
+    #[must_use]
+    pub fn input(&self) -> Option<&Filled> {
+        match &self.ask {
+            Ask::Decide(filled) => Some(filled),
+            Ask::Validate(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

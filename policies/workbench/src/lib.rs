@@ -2,19 +2,29 @@
 //!
 //! - [`mod@fixture`]: given this input, expect this decision. [`Case`](fixture::Case)s are read from
 //!   YAML, filled in, run in the real sandbox, and what differs is said in words.
+//! - [`mod@scenario`]: who comes when, works for how long and crashes, in virtual time, with the
+//!   controller's rules and the real module. [`Story`](scenario::Story) tells and draws what happened.
+//! - [`mod@replay`]: a journal of decisions, reproduced byte for byte, or decided again by another module.
+//! - [`mod@eval`]: one decision. [`mod@bench`]: what it costs.
+//! - [`mod@scaffold`]: what a new policy begins with, in four languages.
 //! - [`mod@inspect`]: what a module is, and every reason why a host would refuse it.
 //!
 //! Everything here is a function of its arguments: no file is opened and no clock is read, but for
 //! the measuring of time itself. `koncli policy …` is this library on a command line.
 
+pub mod bench;
+pub mod eval;
 pub mod fixture;
 pub mod inspect;
 mod module;
 mod pattern;
 mod question;
 mod read;
+pub mod replay;
+pub mod scaffold;
+pub mod scenario;
 mod words;
 
-pub use konductor_policy::{Host, HostError, Policy, Rejection};
+pub use konductor_policy::{Host, HostError, Policy, Rejection, gunzip, journal::Record};
 pub use module::load;
 pub use read::Mistake;

@@ -74,6 +74,10 @@ fn facts(module: &Module) -> Table {
     row("functions", format!("{}, the longest has {}", module.functions, bytes(module.longest_function)));
     let names = if module.function_names { "kept: a trap says where" } else { "stripped: a trap does not say where" };
     row("function names", names.to_owned());
+    let debug: usize = module.sections.iter().filter(|s| s.name.starts_with("\".debug")).map(|s| s.size).sum();
+    if debug > 0 {
+        row("debug information", format!("{}, which nothing reads here: strip it", bytes(debug)));
+    }
     row("start section", if module.start_section { "yes" } else { "no" }.to_owned());
     row("made by", module.producers.join(", "));
     table

@@ -1,10 +1,16 @@
 //! `koncli policy …`: policies are ConfigMaps with a label. What is done with a module before it is
 //! one needs no cluster; those commands are thin, and konductor-workbench does the work.
 
+mod bench;
 mod delete;
+mod eval;
 mod files;
 mod inspect;
 mod list;
+mod new;
+mod replay;
+mod simulate;
+mod status;
 mod test;
 mod upload;
 
@@ -26,9 +32,15 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
             upload::run(&open(global, out).await?, out, &name, &module).await
         }
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
+        PolicyCommand::Status { name } => status::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
+        PolicyCommand::New(args) => new::run(out, &args),
         PolicyCommand::Inspect(args) => inspect::run(out, &args),
         PolicyCommand::Test(args) => test::run(out, &args),
+        PolicyCommand::Simulate(args) => simulate::run(out, &args),
+        PolicyCommand::Eval(args) => eval::run(out, args),
+        PolicyCommand::Bench(args) => bench::run(out, &args),
+        PolicyCommand::Replay(args) => replay::run(out, &args),
     }
 }
 
