@@ -28,5 +28,10 @@ pub mod scenario;
 mod words;
 
 pub use konductor_policy::{Host, HostError, Policy, Rejection, gunzip, journal::Record};
+
+/// The questions that the controller asks a module before it is used.
+pub mod probe {
+    pub use konductor_policy::{Probe, ProbeFailure, Probed, probe};
+}
 pub use module::load;
 pub use read::Mistake;

@@ -10,3 +10,4 @@ mod determinism;
 mod faults;
 mod input;
 mod newest_first;
+mod probe;
