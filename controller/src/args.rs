@@ -1,6 +1,6 @@
 //! Flags and environment, checked once at start.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser, ValueEnum};
 use konductor_core::{Millis, Settings};
@@ -38,6 +38,20 @@ pub struct Args {
     #[arg(long, default_value = konductor_crds::DEFAULT_POLICY)]
     pub default_policy: String,
 
+    /// Keep compiled policies in this directory, so that a restart need not compile them again. Only
+    /// what this program has written there is used. Absent: nothing is kept.
+    #[arg(long)]
+    pub policy_cache_dir: Option<PathBuf>,
+
+    /// The key that vouches for compiled policies: a file of 32 to 4096 random bytes, such as a
+    /// mounted Secret. Absent: one that is made and kept in the directory itself.
+    #[arg(long, requires = "policy_cache_dir")]
+    pub policy_cache_key_file: Option<PathBuf>,
+
+    /// How long compiling a policy may take; a module that takes longer is refused. 100ms to 1m.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub policy_compile_time: Duration,
+
     /// By how much the clocks of two replicas may differ. A hold that another replica, or this one
     /// before a restart, has granted ends later by this much; never early. At most 5m.
     #[arg(long, default_value = "1s", value_parser = duration)]
@@ -58,6 +72,19 @@ pub struct Args {
     /// How many leases are reconciled at the same time. 1 to 256.
     #[arg(long, default_value_t = 16)]
     pub workers: usize,
+
+    /// Keep a journal of every decision here: what the policy was asked and what it answered, for
+    /// `koncli policy replay`. Absent: none. It has names and labels of requests in it.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub decision_journal: Option<PathBuf>,
+
+    /// How much of the disk the journal takes, in MiB; the oldest decisions are overwritten. 2 to 65536.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub decision_journal_size: u64,
+
+    /// Write the journal in --decision-journal to stdout and end.
+    #[arg(long, requires = "decision_journal")]
+    pub print_journal: bool,
 
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -87,17 +114,22 @@ impl Args {
     /// # Errors
     /// A sentence that names the flag, its value and the limits.
     pub fn validate(&self) -> Result<(), String> {
-        let within = |flag: &str, value: Duration, least: u64, most: u64| {
-            if value < Duration::from_secs(least) || value > Duration::from_secs(most) {
+        let between = |flag: &str, value: Duration, least: Duration, most: Duration| {
+            if value < least || value > most {
                 return Err(format!(
                     "{flag} is {}; it must be from {} to {}",
                     humantime::format_duration(value),
-                    humantime::format_duration(Duration::from_secs(least)),
-                    humantime::format_duration(Duration::from_secs(most)),
+                    humantime::format_duration(least),
+                    humantime::format_duration(most),
                 ));
             }
             Ok(())
         };
+        let within = |flag: &str, value: Duration, least: u64, most: u64| {
+            between(flag, value, Duration::from_secs(least), Duration::from_secs(most))
+        };
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(60));
+        between("--policy-compile-time", self.policy_compile_time, least, most)?;
         within("--leader-election-duration", self.leader_election_duration, 3, 600)?;
         within("--max-clock-skew", self.max_clock_skew, 0, 300)?;
         within("--expired-retention", self.expired_retention, 1, 86_400)?;
@@ -107,6 +139,10 @@ impl Args {
         }
         if !(1..=256).contains(&self.workers) {
             return Err(format!("--workers is {}; it must be from 1 to 256", self.workers));
+        }
+        if !(2..=65_536).contains(&self.decision_journal_size) {
+            let size = self.decision_journal_size;
+            return Err(format!("--decision-journal-size is {size}; it must be from 2 to 65536 (MiB)"));
         }
         for (flag, value) in [("--namespace", &self.namespace), ("--default-policy", &self.default_policy)] {
             if value.is_empty() {
@@ -148,10 +184,14 @@ mod tests {
             ("--workers=0", "--workers"),
             ("--max-hold=0s", "--max-hold"),
             ("--default-policy=", "--default-policy"),
+            ("--policy-compile-time=99ms", "--policy-compile-time"),
+            ("--policy-compile-time=61s", "--policy-compile-time"),
         ] {
             let error = Args::parse_from(["konductor-controller", flag]).validate().expect_err(flag);
             assert!(error.contains(said), "{flag}: {error}");
         }
         assert!(Args::try_parse_from(["konductor-controller", "--max-clock-skew=banana"]).is_err());
+        let key_without_cache = Args::try_parse_from(["konductor-controller", "--policy-cache-key-file=/key"]);
+        assert!(key_without_cache.expect_err("a key for nothing").to_string().contains("--policy-cache-dir"));
     }
 }

@@ -1,25 +1,39 @@
 //! Decide: ask the lease's policy, let the guard check the answer, and plan.
 
+pub mod breaker;
+pub mod bulkhead;
+pub mod shadow;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use konductor_core::{
-    Checked, Grant, HoldAction, Plan, Question, Situation, Verdict, check, plan, question, situations,
+use konductor_core::{Checked, Millis, Plan, Question, Situation, Verdict, check, plan, question, situations};
+use konductor_crds::{
+    time::format_timestamp,
+    v1::{
+        OnFailure,
+        reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
+    },
 };
-use konductor_crds::v1::{
-    OnFailure,
-    reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
+use konductor_policy::{
+    Decided, Fault, Policy, Tape,
+    journal::{self, Record},
 };
-use konductor_policy::{Decided, Policy};
 use tracing::{debug, info};
 
+use self::{
+    breaker::{Breaker, Paused},
+    bulkhead::Bulkhead,
+    shadow::{Proposal, Told, words},
+};
 use crate::{
+    journal::Journal,
     observe::{Key, Observed, World},
     policies::{Policies, Resolved},
-    report::Metrics,
+    report::{Events, Metrics},
 };
 
 /// How many answers to "are these params valid" are remembered. A lease has one; above this the
@@ -34,8 +48,14 @@ pub struct Decider {
     pub world: Arc<World>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// The leases whose policy failed when it was last asked, with the digest that failed.
-    failing: Mutex<HashMap<Key, String>>,
+    events: Events,
+    bulkhead: Bulkhead,
+    /// The leases whose policy failed when it was last asked.
+    breaker: Breaker,
+    /// The same for shadow policies.
+    shadow_breaker: Breaker,
+    shadow_told: Told,
+    journal: Option<Journal>,
     /// The errors that a module has found in params, by digest and params.
     params: Mutex<HashMap<(String, String), Vec<String>>>,
 }
@@ -50,6 +70,8 @@ pub struct Consulted {
     pub policy_name: String,
     /// Whether the lease's own policy works.
     pub health: Health,
+    /// For the journal, where there is one: who was asked, in order. The last one decided, if anybody did.
+    pub records: Vec<Record>,
 }
 
 /// Whether a lease's policy works: what the PolicyReady condition says.
@@ -63,25 +85,85 @@ pub struct Health {
     pub message: String,
 }
 
-/// One lease, and what its spec says about who decides.
-struct Case<'a> {
-    key: &'a Key,
-    observed: &'a Observed,
-    resolved: Resolved,
+/// For which lease a policy is asked, when, and with which params.
+#[derive(Clone)]
+struct Asking {
+    key: Key,
+    /// By the monotonic clock.
+    now: Duration,
     /// JSON.
     params: String,
+    /// The lease's uid.
+    uid: String,
+    /// What is asked and answered meanwhile, where there is a journal.
+    records: Arc<Mutex<Vec<Record>>>,
+}
+
+impl Asking {
+    fn records(&self) -> Vec<Record> {
+        std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One lease, and what its spec says about who decides.
+struct Case<'a> {
+    asking: Asking,
+    observed: &'a Observed,
+    resolved: Resolved,
     shadow: Option<&'a str>,
     on_failure: OnFailure,
 }
 
-/// One policy's answer to one question, or why there is none.
-type Answer = Result<(Checked, String), (&'static str, String)>;
+/// One policy's answer to one question, with its digest, or why there is none.
+type Answer = Result<(Checked, String), Failed>;
+
+/// Why a policy has not decided.
+#[derive(Debug, Clone)]
+struct Failed {
+    /// The reason of the PolicyReady condition.
+    reason: &'static str,
+    /// A sentence for it.
+    message: String,
+    /// In how long it is worth asking again though nothing has changed.
+    again_in: Option<Duration>,
+}
+
+impl Failed {
+    fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, message, again_in: None }
+    }
+}
+
+/// What a call came to before the guard has seen it.
+enum CallFailure {
+    /// Its params are refused.
+    Params(String),
+    /// It broke.
+    Fault { why: String, is_infrastructure: bool },
+}
 
 impl Decider {
     /// A decider with nothing remembered.
     #[must_use]
-    pub fn new(policies: Arc<Policies>, world: Arc<World>, metrics: Arc<Metrics>) -> Self {
-        Self { policies, world, metrics, failing: Mutex::default(), params: Mutex::default() }
+    pub fn new(
+        policies: Arc<Policies>,
+        world: Arc<World>,
+        metrics: Arc<Metrics>,
+        events: Events,
+        journal: Option<Journal>,
+    ) -> Self {
+        Self {
+            journal,
+            bulkhead: Bulkhead::new(policies.places()),
+            policies,
+            world,
+            metrics,
+            events,
+            breaker: Breaker::default(),
+            shadow_breaker: Breaker::default(),
+            shadow_told: Told::default(),
+            params: Mutex::default(),
+        }
     }
 
     /// Decides what is to be done about a lease.
@@ -90,10 +172,15 @@ impl Decider {
         let spec = observed.lease.spec.policy.as_ref();
         let params = spec.and_then(|p| p.params.as_ref());
         let case = Case {
-            key,
+            asking: Asking {
+                key: key.clone(),
+                now: observed.reading.mono,
+                params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
+                uid: observed.lease.metadata.uid.clone().unwrap_or_default(),
+                records: Arc::default(),
+            },
             observed,
             resolved: self.policies.resolve(&key.namespace, &name),
-            params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
             shadow: spec.and_then(|p| p.shadow.as_deref()).filter(|s| !s.is_empty()),
             on_failure: spec.and_then(|p| p.on_failure).unwrap_or_default(),
         };
@@ -101,58 +188,89 @@ impl Decider {
         if let Some(situation) = superseding {
             let consulted = self.consult(&case, &situation).await;
             if consulted.plan.grants() {
-                return consulted;
+                return Consulted { records: case.asking.records(), ..consulted };
             }
         }
-        self.consult(&case, &plain).await
+        let consulted = self.consult(&case, &plain).await;
+        Consulted { records: case.asking.records(), ..consulted }
+    }
+
+    /// Writes into the journal, if there is one, what was asked and answered on the way to a decision
+    /// that has become so, or has not.
+    pub fn record(&self, consulted: &mut Consulted, became_so: bool) {
+        let Some(journal) = &self.journal else { return };
+        let mut records = std::mem::take(&mut consulted.records);
+        if let Some(last) = records.last_mut() {
+            last.applied = became_so && consulted.decider.is_some();
+        }
+        records.iter().for_each(|record| journal.write(record));
     }
 
     /// Asks about one situation, if there is something to ask, and plans.
     async fn consult(self: &Arc<Self>, case: &Case<'_>, situation: &Situation) -> Consulted {
         let snapshot = &case.observed.snapshot;
+        let mut again_in = None;
         let (verdict, decider, health) = match question(snapshot, situation) {
             None => {
-                let health = match self.params_refused(&case.resolved, &case.params).await {
+                let health = match self.params_refused(&case.resolved, &case.asking.params).await {
                     Some((reason, message)) => Health { ready: false, reason: reason.to_owned(), message },
-                    None => self.health_unasked(case.key, case.observed, &case.resolved),
+                    None => self.health_unasked(&case.asking.key, case.observed, &case.resolved),
                 };
                 (not_asked(case.observed), None, health)
             }
             Some(question) => {
                 let question = Arc::new(question);
-                let own = self.ask(&case.resolved, &case.params, question.clone()).await;
-                let health = self.health_asked(case.key, &case.resolved, &own);
+                let own = self.ask_breaking(&self.breaker, &case.asking, &case.resolved, question.clone()).await;
+                let health = Health::asked(&case.resolved, &own);
+                again_in = own.as_ref().err().and_then(|failed| failed.again_in);
                 if let Some(shadow) = case.shadow {
-                    self.compare(case.key, shadow, &case.params, &question, &own);
+                    self.compare(case, shadow, &question, &own);
                 }
-                let (verdict, decider) = self.settle(own, &case.resolved, case.on_failure, question).await;
+                let (verdict, decider) = self.settle(own, case, question).await;
                 (verdict, decider, health)
             }
         };
-        let plan = plan(snapshot, situation, &verdict);
-        Consulted { plan, decider, policy_name: case.resolved.name.clone(), health }
+        let mut plan = plan(snapshot, situation, &verdict);
+        if let Some(pause) = again_in {
+            let pause = Millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+            plan.wake_in = Some(plan.wake_in.map_or(pause, |wake| wake.min(pause)));
+        }
+        Consulted { plan, decider, policy_name: case.resolved.name.clone(), health, records: Vec::new() }
     }
 
     /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
     /// answer is never obeyed.
-    fn compare(self: &Arc<Self>, key: &Key, shadow: &str, params: &str, question: &Arc<Question>, own: &Answer) {
-        let resolved = self.policies.resolve(&key.namespace, shadow);
-        let (this, key, params, question) = (self.clone(), key.clone(), params.to_owned(), question.clone());
-        let own = own.as_ref().ok().map(|(checked, _)| Proposal::of(checked));
+    fn compare(self: &Arc<Self>, case: &Case<'_>, shadow: &str, question: &Arc<Question>, own: &Answer) {
+        let resolved = self.policies.resolve(&case.asking.key.namespace, shadow);
+        let own = own.as_ref().ok().map(|(checked, _)| checked.decision().clone());
+        let lease = crate::report::reference_to_version(&*case.observed.lease, crate::report::API_VERSION, "Lease");
+        let (this, question) = (self.clone(), question.clone());
+        let asking = Asking { records: Arc::default(), ..case.asking.clone() };
         tokio::spawn(async move {
-            let other = match this.ask(&resolved, &params, question).await {
-                Ok((checked, _)) => Proposal::of(&checked),
-                Err((reason, problem)) => {
+            let key = &asking.key;
+            let asked = this.ask_breaking(&this.shadow_breaker, &asking, &resolved, question.clone()).await;
+            if let Some(journal) = &this.journal {
+                asking.records().iter().for_each(|record| journal.write(record));
+            }
+            let other = match asked {
+                Ok((checked, _)) => checked.decision().clone(),
+                Err(failed) => {
                     this.metrics.shadow("failed");
-                    debug!(lease = %key, shadow = resolved.name, reason, problem, "the shadow policy has failed");
+                    debug!(lease = %key, shadow = resolved.name, failed.reason, failed.message, "the shadow policy has failed");
                     return;
                 }
             };
-            if own.as_ref() == Some(&other) {
+            if own.as_ref().map(Proposal::of) == Some(Proposal::of(&other)) {
                 this.metrics.shadow("same");
-            } else {
-                this.metrics.shadow("different");
-                info!(lease = %key, shadow = resolved.name, ?own, ?other, "the shadow policy would have decided differently");
+                return;
+            }
+            this.metrics.shadow("different");
+            let own = own.map_or_else(|| "could not decide".to_owned(), |own| words(&question, &own));
+            let other = words(&question, &other);
+            info!(lease = %key, shadow = resolved.name, own, other, "the shadow policy would have decided differently");
+            if this.shadow_told.due(key, asking.now) {
+                this.events
+                    .shadow_differs(lease, format!("The policy {own}. The shadow policy {} {other}.", resolved.name));
             }
         });
     }
@@ -161,25 +279,21 @@ impl Decider {
     async fn settle(
         self: &Arc<Self>,
         own: Answer,
-        resolved: &Resolved,
-        on_failure: OnFailure,
+        case: &Case<'_>,
         question: Arc<Question>,
     ) -> (Verdict, Option<(String, String)>) {
         let problem = match own {
-            Ok((checked, digest)) => return (Verdict::Decided(checked), Some((resolved.name.clone(), digest))),
-            Err((_, problem)) => problem,
+            Ok((checked, digest)) => return (Verdict::Decided(checked), Some((case.resolved.name.clone(), digest))),
+            Err(failed) => failed.message,
         };
-        match on_failure {
+        match case.on_failure {
             OnFailure::Hold => (Verdict::Unavailable(problem), None),
             OnFailure::Default => {
-                let builtin = Resolved {
-                    name: konductor_crds::DEFAULT_POLICY.to_owned(),
-                    policy: Some(self.policies.builtin()),
-                    problem: None,
-                };
-                match self.ask(&builtin, "{}", question).await {
-                    Ok((checked, digest)) => (Verdict::Decided(checked), Some((builtin.name, digest))),
-                    Err((_, also)) => {
+                let name = konductor_crds::DEFAULT_POLICY;
+                let asking = Asking { params: "{}".to_owned(), ..case.asking.clone() };
+                match self.ask(&self.policies.builtin(), name, &asking, question).await {
+                    Ok((checked, digest)) => (Verdict::Decided(checked), Some((name.to_owned(), digest))),
+                    Err((_, also, _)) => {
                         (Verdict::Unavailable(format!("{problem}; and the built-in policy: {also}")), None)
                     }
                 }
@@ -187,18 +301,71 @@ impl Decider {
         }
     }
 
-    /// Asks one policy, and lets the guard check its answer.
-    async fn ask(self: &Arc<Self>, resolved: &Resolved, params: &str, question: Arc<Question>) -> Answer {
+    /// Asks a policy, unless it has failed a moment ago.
+    async fn ask_breaking(
+        self: &Arc<Self>,
+        breaker: &Breaker,
+        asking: &Asking,
+        resolved: &Resolved,
+        question: Arc<Question>,
+    ) -> Answer {
         let Some(policy) = resolved.policy.clone() else {
             let (reason, message) = resolved.problem.clone().unwrap_or((POLICY_FAULT, "no module".to_owned()));
-            return Err((reason, message));
+            return Err(Failed::new(reason, message));
         };
+        let (key, digest, now) = (&asking.key, policy.digest(), asking.now);
+        if let Err(Paused { why, again_in }) = breaker.permits(key, digest, now) {
+            self.metrics.decision_fault("Paused");
+            return Err(Failed { reason: POLICY_FAULT, message: why, again_in: Some(again_in) });
+        }
+        match self.ask(&policy, &resolved.name, asking, question).await {
+            Ok(answer) => {
+                breaker.succeeded(key, digest);
+                Ok(answer)
+            }
+            Err((reason, message, None)) => {
+                breaker.refused(key, digest, &message, now);
+                Err(Failed::new(reason, message))
+            }
+            Err((reason, message, Some(is_infrastructure))) => {
+                let (pause, broken) = breaker.failed(key, digest, &message, is_infrastructure, now);
+                if broken {
+                    self.policies.report_failing(digest, &format!("{} times in a row ({message})", breaker::IN_A_ROW));
+                }
+                Err(Failed { reason, message, again_in: Some(pause) })
+            }
+        }
+    }
+
+    /// Asks one policy, and lets the guard check its answer. An error has the condition's reason, a
+    /// sentence, and, where the module broke, whether that was the machine's doing.
+    async fn ask(
+        self: &Arc<Self>,
+        policy: &Arc<Policy>,
+        name: &str,
+        asking: &Asking,
+        question: Arc<Question>,
+    ) -> Result<(Checked, String), (&'static str, String, Option<bool>)> {
         let digest = policy.digest().to_owned();
-        let this = self.clone();
-        let params = params.to_owned();
-        let asked = question.clone();
-        let decided = tokio::task::spawn_blocking(move || this.call(&policy, &params, &asked)).await;
-        let decided = decided.unwrap_or_else(|panic| Err((POLICY_FAULT, format!("the host failed: {panic}"))))?;
+        let permit = match digest == self.policies.builtin().digest() {
+            true => None,
+            false => Some(self.bulkhead.enter(&digest).await),
+        };
+        let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
+        let (asking, asked) = (asking.clone(), question.clone());
+        let called = tokio::task::spawn_blocking(move || {
+            let called = this.call(&policy, &name, &asking, &asked);
+            drop(permit);
+            called
+        });
+        let panicked = |panic| CallFailure::Fault { why: format!("the host failed: {panic}"), is_infrastructure: true };
+        let decided = match called.await.unwrap_or_else(|panic| Err(panicked(panic))) {
+            Ok(decided) => decided,
+            Err(CallFailure::Params(message)) => return Err((INVALID_PARAMS, message, None)),
+            Err(CallFailure::Fault { why, is_infrastructure }) => {
+                return Err((POLICY_FAULT, why, Some(is_infrastructure)));
+            }
+        };
         match check(&question, decided.decision) {
             Ok(checked) => {
                 checked.clamps().iter().for_each(|c| self.metrics.guard(c.rule()));
@@ -206,23 +373,31 @@ impl Decider {
             }
             Err(refusal) => {
                 self.metrics.guard(refusal.rule());
-                Err((POLICY_VETOED, refusal.to_string()))
+                Err((POLICY_VETOED, format!("{}: {refusal}", refusal.rule()), None))
             }
         }
     }
 
     /// Calls into the sandbox. Blocks for at most the policy's budget.
-    fn call(&self, policy: &Policy, params: &str, question: &Question) -> Result<Decided, (&'static str, String)> {
-        if let Some(refused) = refusal(&self.params_errors(policy, params)?) {
-            return Err(refused);
+    fn call(&self, policy: &Policy, name: &str, asking: &Asking, question: &Question) -> Result<Decided, CallFailure> {
+        if let Some((_, refused)) = refusal(&self.params_errors(policy, &asking.params)?) {
+            return Err(CallFailure::Params(refused));
         }
         let started = Instant::now();
-        let decided = policy.decide(question, params);
-        self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| d.fuel).map_err(|f| f.reason()));
+        let decided = match self.journal {
+            None => policy.decide(question, &asking.params),
+            Some(_) => {
+                let (decided, tape) = policy.decide_taped(question, &asking.params);
+                let record = record(policy, name, asking, question, &decided, tape);
+                asking.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+                decided
+            }
+        };
+        self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| (d.fuel, d.memory)).map_err(|f| f.reason()));
         if decided.as_ref().is_ok_and(|d| d.texts_cut) {
             self.metrics.guard(konductor_core::Clamp::Reason.rule());
         }
-        decided.map_err(|fault| (POLICY_FAULT, crate::report::chain(&fault)))
+        decided.map_err(|fault| CallFailure::Fault { why: told(&fault), is_infrastructure: fault.is_infrastructure() })
     }
 
     /// What is wrong with the params: a person who has just written them wants to know, and not only
@@ -234,9 +409,11 @@ impl Decider {
         }
         let (this, params) = (self.clone(), params.to_owned());
         let errors = tokio::task::spawn_blocking(move || this.params_errors(&policy, &params)).await;
-        match errors.unwrap_or_else(|panic| Err((POLICY_FAULT, format!("the host failed: {panic}")))) {
-            Ok(errors) => refusal(&errors),
-            Err(fault) => Some(fault),
+        match errors {
+            Ok(Ok(errors)) => refusal(&errors),
+            Ok(Err(CallFailure::Params(message))) => Some((INVALID_PARAMS, message)),
+            Ok(Err(CallFailure::Fault { why, .. })) => Some((POLICY_FAULT, why)),
+            Err(panic) => Some((POLICY_FAULT, format!("the host failed: {panic}"))),
         }
     }
 
@@ -245,13 +422,14 @@ impl Decider {
         self.params.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 
-    fn params_errors(&self, policy: &Policy, params: &str) -> Result<Vec<String>, (&'static str, String)> {
+    fn params_errors(&self, policy: &Policy, params: &str) -> Result<Vec<String>, CallFailure> {
         if let Some(known) = self.params_known(policy, params) {
             return Ok(known);
         }
         let errors = policy.validate(params).map_err(|fault| {
             self.metrics.decision_fault(fault.reason());
-            (POLICY_FAULT, format!("while it validated its params: {}", crate::report::chain(&fault)))
+            let why = format!("while it validated its params: {}", told(&fault));
+            CallFailure::Fault { why, is_infrastructure: fault.is_infrastructure() }
         })?;
         let mut remembered = self.params.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= PARAMS_REMEMBERED {
@@ -261,28 +439,10 @@ impl Decider {
         Ok(errors)
     }
 
-    /// The health after the policy was asked.
-    fn health_asked(&self, key: &Key, resolved: &Resolved, answer: &Answer) -> Health {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer {
-            Ok(_) => {
-                failing.remove(key);
-                Health::of(resolved)
-            }
-            Err((reason, message)) => {
-                if let Some(policy) = &resolved.policy {
-                    failing.insert(key.clone(), policy.digest().to_owned());
-                }
-                Health { ready: false, reason: (*reason).to_owned(), message: message.clone() }
-            }
-        }
-    }
-
     /// The health when there is nothing to ask: what was said last still counts, as long as the same
     /// module is in use and it was this replica that saw it fail.
     fn health_unasked(&self, key: &Key, observed: &Observed, resolved: &Resolved) -> Health {
-        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = resolved.policy.as_ref().is_some_and(|p| failing.get(key).is_some_and(|d| d == p.digest()));
+        let same = resolved.policy.as_ref().is_some_and(|p| self.breaker.has_failed(key, p.digest()));
         let said = observed.conditions().iter().find(|c| {
             // Params are looked at every time; what was said of them says nothing of the new ones.
             c.type_ == POLICY_READY && c.status == "False" && c.reason.as_deref() != Some(INVALID_PARAMS)
@@ -299,33 +459,61 @@ impl Decider {
 
     /// Forgets what was remembered of a lease that is gone.
     pub fn forget(&self, key: &Key) {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.breaker.forget(key);
+        self.shadow_breaker.forget(key);
     }
 }
 
-/// What of a decision counts when two are compared: what it does, not its words or its memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Proposal {
-    hold: HoldAction,
-    grant: Option<Grant>,
-    deny: Vec<usize>,
+/// One call for the journal. Whether it was applied is known later.
+fn record(
+    policy: &Policy,
+    name: &str,
+    asking: &Asking,
+    question: &Question,
+    decided: &Result<Decided, Fault>,
+    tape: Tape,
+) -> Record {
+    Record {
+        v: journal::VERSION,
+        at: format_timestamp(question.now.0),
+        lease: asking.key.to_string(),
+        uid: asking.uid.clone(),
+        policy: name.to_owned(),
+        digest: policy.digest().to_owned(),
+        cause: question.cause.as_str().to_owned(),
+        // It is JSON that we made.
+        input: String::from_utf8(tape.input).unwrap_or_default(),
+        output: tape.output.and_then(|output| String::from_utf8(output).ok()),
+        fault: decided.as_ref().err().map(|fault| fault.reason().to_owned()),
+        fuel: decided.as_ref().ok().map(|decided| decided.fuel),
+        applied: false,
+    }
 }
 
-impl Proposal {
-    fn of(checked: &Checked) -> Self {
-        let decision = checked.decision();
-        Self { hold: decision.hold, grant: decision.grant, deny: decision.deny.iter().map(|d| d.request).collect() }
-    }
+/// A fault as the condition tells it: its kind in one word, then the sentence.
+fn told(fault: &Fault) -> String {
+    format!("{}: {}", fault.reason(), crate::report::chain(fault))
 }
 
 impl Health {
+    /// The health after the policy was asked.
+    fn asked(resolved: &Resolved, answer: &Answer) -> Self {
+        match answer {
+            Ok(_) => Self::of(resolved),
+            Err(failed) => Self { ready: false, reason: failed.reason.to_owned(), message: failed.message.clone() },
+        }
+    }
+
     fn of(resolved: &Resolved) -> Self {
         match &resolved.problem {
             Some((reason, message)) => Self { ready: false, reason: (*reason).to_owned(), message: message.clone() },
             None => Self {
                 ready: true,
                 reason: POLICY_ACTIVE.to_owned(),
-                message: format!("The policy {} decides.", resolved.name),
+                message: match &resolved.warning {
+                    Some(warning) => format!("The policy {} decides. {warning}.", resolved.name),
+                    None => format!("The policy {} decides.", resolved.name),
+                },
             },
         }
     }

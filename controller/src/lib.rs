@@ -13,6 +13,7 @@ pub mod clock;
 pub mod commit;
 pub mod decide;
 pub mod http;
+pub mod journal;
 pub mod leader;
 pub mod observe;
 pub mod policies;

@@ -5,15 +5,32 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use konductor_controller::{
     args::{Args, LogFormat},
+    journal,
     run::run,
 };
+use konductor_policy::compile;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // The controller starts itself anew to compile a policy's module: see konductor_policy::compile.
+    // Before anything else, and not a flag: no person needs it.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == compile::SUBCOMMAND) {
+        return compile::child_main(words);
+    }
     let args = Args::parse();
     if let Err(problem) = args.validate() {
         eprintln!("konductor-controller: {problem}");
         return ExitCode::from(2);
+    }
+    if let (true, Some(directory)) = (args.print_journal, &args.decision_journal) {
+        return match journal::print(directory, &mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("konductor-controller: cannot print the journal in {}: {error}", directory.display());
+                ExitCode::FAILURE
+            }
+        };
     }
     let filter = EnvFilter::try_new(&args.log);
     let Ok(filter) = filter else {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konductor_core::{Settings, orphans};
+use konductor_core::{RequestId, Settings, orphans};
 use kube::Client;
 use tracing::{error, warn};
 
@@ -24,8 +24,8 @@ const CONFLICT_RETRY: Duration = Duration::from_millis(500);
 const FAILURE_RETRY_FIRST: Duration = Duration::from_millis(100);
 const FAILURE_RETRY_MOST: Duration = Duration::from_secs(5);
 
-/// How often a missing holder's request is asked for within one reconcile. The answer settles it;
-/// a second time is for a lease that changed hands meanwhile.
+/// How often the API server is asked within one reconcile what has become of a request. The answer
+/// settles it; a second time is for a lease that changed hands meanwhile.
 const CONFIRM_TRIES: usize = 3;
 
 /// What a reconcile needs.
@@ -66,9 +66,10 @@ pub enum Next {
 /// from what is.
 pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
     let mut tries = 0;
-    let mut observed = loop {
-        match observe(&ctx.world, key, &*ctx.clock, ctx.skew, ctx.settings) {
-            Sight::Lease(observed) => break observed,
+    let mut settled: Option<(String, i64)> = None;
+    let (observed, mut consulted) = loop {
+        let mut observed = match observe(&ctx.world, key, &*ctx.clock, ctx.skew, ctx.settings) {
+            Sight::Lease(observed) => observed,
             Sight::NoLease(mut requests) => {
                 ctx.decider.forget(key);
                 for request in &mut requests {
@@ -88,23 +89,36 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
                 ctx.answers.sweep(key, &plan.sweep);
                 return Ok(plan.wake_in.map_or(Next::Await, |wake| Next::After(millis(wake))));
             }
-            Sight::Unconfirmed(request) if tries < CONFIRM_TRIES => {
+            Sight::Unconfirmed(_) if tries >= CONFIRM_TRIES => return Ok(Next::After(CONFLICT_RETRY)),
+            Sight::Unconfirmed(request) => {
                 tries += 1;
-                match commit::confirm(&ctx.client, key, &request).await? {
-                    // Our watch of requests is behind; this is what it will bring.
-                    Some(found) => drop(ctx.world.apply_request(found, ctx.clock.read(), skew_millis(ctx.skew))),
-                    None => ctx.world.confirm_deleted(key, &request.uid),
-                }
+                confirm(ctx, key, &request).await?;
+                continue;
             }
-            Sight::Unconfirmed(_) => return Ok(Next::After(CONFLICT_RETRY)),
+        };
+        for request in &mut observed.snapshot.requests {
+            request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
         }
+        let consulted = ctx.decider.decide(key, &observed).await;
+        let Some(request) = consulted.plan.granted().filter(|_| observed.may_have_forgotten()) else {
+            break (observed, consulted);
+        };
+        // Asked about while the lease was what it still is, so nobody can have granted it since.
+        let doubt = (request.uid.clone(), observed.snapshot.resource_version);
+        if settled.as_ref() == Some(&doubt) {
+            break (observed, consulted);
+        }
+        if tries >= CONFIRM_TRIES {
+            return Ok(Next::After(CONFLICT_RETRY));
+        }
+        tries += 1;
+        confirm(ctx, key, request).await?;
+        settled = Some(doubt);
     };
-    for request in &mut observed.snapshot.requests {
-        request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
-    }
-    let consulted = ctx.decider.decide(key, &observed).await;
     let status = commit::next_status(&observed, &consulted);
     let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await?;
+    let became_so = matches!(outcome, Outcome::Unchanged | Outcome::Committed(_));
+    ctx.decider.record(&mut consulted, became_so);
     if let Outcome::Committed(lease) = &outcome {
         ctx.world.wrote_lease((**lease).clone(), observed.reading);
     }
@@ -115,6 +129,16 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
             consulted.plan.wake_in.map_or(Next::Await, |wake| Next::After(millis(wake)))
         }
     })
+}
+
+/// Asks the API server what has become of a request, and brings the cache up to that.
+async fn confirm(ctx: &Context, key: &Key, request: &RequestId) -> Result<(), CommitError> {
+    match commit::confirm(&ctx.client, key, request).await? {
+        // Our watch of requests is behind; this is what it will bring.
+        Some(found) => drop(ctx.world.apply_request(found, ctx.clock.read(), skew_millis(ctx.skew))),
+        None => ctx.world.confirm_deleted(key, request),
+    }
+    Ok(())
 }
 
 fn millis(span: konductor_core::Millis) -> Duration {
@@ -193,6 +217,12 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use konductor_crds::{
+        Lease, LeaseRequest, LeaseRequestSpec, LeaseRequestStatus, LeaseSpec, LeaseStatus,
+        time::format_timestamp,
+        v1::{HoldEnd, LeasePhase, PastHold, RequestPhase},
+    };
+
     use super::*;
 
     #[test]
@@ -205,5 +235,104 @@ mod tests {
         assert_eq!(pauses[7], FAILURE_RETRY_MOST);
         failures.forget(&key);
         assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST);
+    }
+
+    /// What the API server was asked, and what it says of the request that is to be granted.
+    async fn asked_for_a_grant(requests_seen: &str, found: Option<&LeaseRequest>) -> Vec<String> {
+        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (log, found) = (asked.clone(), found.cloned());
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (log, found) = (log.clone(), found.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let (code, body) = if parts.method == http::Method::PUT {
+                    let body = body.collect_bytes().await.expect("a body");
+                    let lease: Lease = serde_json::from_slice(&body).expect("a Lease");
+                    let phase = lease.status.and_then(|s| s.phase).expect("a phase");
+                    log.lock().expect("lock").push(format!("write {}", phase.as_str()));
+                    (200, body.to_vec())
+                } else {
+                    let path = parts.uri.path();
+                    log.lock().expect("lock").push(format!("read {}", path.rsplit('/').next().unwrap_or_default()));
+                    let gone = kube::core::Status::failure("gone", "NotFound").with_code(404);
+                    match found {
+                        Some(found) => (200, serde_json::to_vec(&found).expect("JSON")),
+                        None => (404, serde_json::to_vec(&gone).expect("JSON")),
+                    }
+                };
+                let body = kube::client::Body::from(body);
+                Ok::<_, std::io::Error>(http::Response::builder().status(code).body(body).expect("a response"))
+            }
+        });
+        let world = Arc::new(World::default());
+        let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);
+        world.apply_lease(lease());
+        world.apply_request(request("5"), clock.read(), konductor_core::Millis(0));
+        world.requests_watched(&request(requests_seen));
+        let metrics = Arc::new(Metrics::new());
+        let host = Arc::new(konductor_policy::Host::new().expect("a host"));
+        let policies = Arc::new(crate::policies::Policies::new(host, "system".to_owned(), "default".to_owned()));
+        let (answers, _jobs) = Answers::new();
+        let (events, _events) = Events::new(metrics.clone());
+        let ctx = Context {
+            client: Client::new(service, "ns"),
+            world: world.clone(),
+            decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone(), None)),
+            answers,
+            events,
+            metrics,
+            clock,
+            settings: Settings::default(),
+            skew: Duration::ZERO,
+        };
+        reconcile(&ctx, &Key::new("ns", "l")).await.expect("an end");
+        asked.lock().expect("lock").clone()
+    }
+
+    /// A free lease that has had eight holds.
+    fn lease() -> Lease {
+        let past = |n: i64| PastHold {
+            holder: "x".to_owned(),
+            request: format!("past-{n}"),
+            token: n,
+            acquired: format_timestamp(0),
+            ended: format_timestamp(1),
+            how: HoldEnd::Released,
+        };
+        let mut lease = Lease::new("l", LeaseSpec { ttl: "30s".to_owned(), ..LeaseSpec::default() });
+        lease.metadata.namespace = Some("ns".to_owned());
+        lease.metadata.uid = Some("lease-uid".to_owned());
+        lease.metadata.resource_version = Some("100".to_owned());
+        lease.status = Some(LeaseStatus {
+            phase: Some(LeasePhase::Available),
+            fencing_token: Some(8),
+            history: (1..=8).rev().map(past).collect(),
+            ..LeaseStatus::default()
+        });
+        lease
+    }
+
+    fn request(version: &str) -> LeaseRequest {
+        let spec = LeaseRequestSpec { lease: "l".to_owned(), holder: "a".to_owned(), ..LeaseRequestSpec::default() };
+        let mut request = LeaseRequest::new("r", spec);
+        request.metadata.namespace = Some("ns".to_owned());
+        request.metadata.uid = Some("u".to_owned());
+        request.metadata.resource_version = Some(version.to_owned());
+        request
+    }
+
+    // A replica that was frozen has fresh leases beside old requests: see Observed::may_have_forgotten.
+    #[tokio::test]
+    async fn a_request_that_may_have_held_already_is_asked_for_before_it_is_granted() {
+        let asked = asked_for_a_grant("100", None).await;
+        assert_eq!(asked, ["write Held"], "the requests are as new as the lease: nothing to ask");
+        let asked = asked_for_a_grant("99", None).await;
+        assert_eq!(asked, ["read r", "write Available"], "it is gone, and nobody gets the lease");
+        let asked = asked_for_a_grant("99", Some(&request("5"))).await;
+        assert_eq!(asked, ["read r", "write Held"], "it still waits, as it was");
+        let mut over = request("60");
+        over.status = Some(LeaseRequestStatus { phase: Some(RequestPhase::Finished), ..LeaseRequestStatus::default() });
+        let asked = asked_for_a_grant("99", Some(&over)).await;
+        assert_eq!(asked, ["read r", "write Available"], "it has had its hold");
     }
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod events;
 mod metrics;
+mod policies;
 
 use std::error::Error;
 
@@ -13,6 +14,7 @@ use kube::{Resource, ResourceExt as _};
 pub use answers::Answers;
 pub use events::Events;
 pub use metrics::Metrics;
+pub use policies::PolicyMetrics;
 
 use crate::{
     commit::Outcome,
@@ -55,7 +57,8 @@ pub fn publish(
     }
 }
 
-const API_VERSION: &str = "konductor.io/v1";
+/// The apiVersion of our own objects.
+pub const API_VERSION: &str = "konductor.io/v1";
 
 fn tell(key: &Key, consulted: &Consulted, notice: &Notice) {
     let (policy, digest) = consulted.decider.as_ref().map_or(("", ""), |(n, d)| (n.as_str(), d.as_str()));

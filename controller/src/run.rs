@@ -1,10 +1,10 @@
 //! The composition root: builds everything, and owns the end of everything.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use konductor_core::Millis;
-use konductor_policy::Host;
+use konductor_policy::{Cache, CompileLimits, Compiler, CompilerProgram, Host, HostOptions};
 use kube::Config;
 use tokio::{
     net::TcpListener,
@@ -12,13 +12,14 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     args::Args,
     clock::{Clock, SystemClock},
     decide::Decider,
     http::{self, Status},
+    journal::Journal,
     leader,
     observe::{Feeds, World, watch_all},
     policies::Policies,
@@ -47,11 +48,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         leader_election_duration,
         listen,
         default_policy,
+        policy_cache_dir,
+        policy_cache_key_file,
+        policy_compile_time,
         max_clock_skew,
         max_hold: _,
         expired_retention: _,
         finished_retention: _,
         workers,
+        decision_journal,
+        decision_journal_size,
+        print_journal: _,
         log_format: _,
         log: _,
     } = args;
@@ -60,7 +67,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::infer().await.context("cannot find a Kubernetes cluster: set KUBECONFIG, or run in a Pod")?;
     info!(version = env!("CARGO_PKG_VERSION"), server = %config.cluster_url, identity, namespace, "starting");
     let client = konductor_connect::client(config).context("cannot make a Kubernetes client")?;
-    let host = Arc::new(Host::new().context("cannot start the policy host")?);
+    let cache = policy_cache_dir.map(|dir| open_cache(&dir, policy_cache_key_file.as_deref())).transpose()?;
+    let compile = CompileLimits { time: policy_compile_time, ..CompileLimits::default() };
+    let compiler =
+        CompilerProgram::own(compile).context("cannot find this program itself, to compile policies with")?;
+    let options = HostOptions { compiler: Compiler::Child(compiler), cache, ..HostOptions::default() };
+    let host = Arc::new(Host::with_options(options).context("cannot start the policy host")?);
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("cannot tell the address that we listen on")?;
     info!(%address, "serving /healthz, /readyz and /metrics");
@@ -69,6 +81,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     #[expect(clippy::cast_precision_loss, reason = "a start time in seconds needs no more than 52 bits")]
     metrics.started(clock.read().now().0 as f64 / 1e3);
+    let journal = match &decision_journal {
+        None => None,
+        Some(directory) => {
+            let journal = Journal::open(directory, decision_journal_size << 20, metrics.clone());
+            Some(journal.with_context(|| format!("cannot keep a journal in {}", directory.display()))?)
+        }
+    };
     let world = Arc::new(World::default());
     let queue = Arc::new(Queue::default());
     let policies = Arc::new(Policies::new(host, namespace.clone(), default_policy));
@@ -90,7 +109,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let loaded = policies.loaded();
     spawn(&mut tasks, "answers", answer_jobs.run(client.clone(), answers.clone(), queue.clone(), metrics.clone()));
     spawn(&mut tasks, "events", event_jobs.run(client.clone(), identity.clone(), metrics.clone()));
-    spawn(&mut tasks, "policies", policies.clone().run(world.clone(), queue.clone(), events.clone(), metrics.clone()));
+    let looking = policies.clone().run(world.clone(), queue.clone(), events.clone(), metrics.clone(), synced.clone());
+    spawn(&mut tasks, "policies", looking);
 
     let (stop, stopping) = watch::channel(false);
     let (leading, is_leader) = watch::channel(!leader_elect);
@@ -118,7 +138,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ctx = Arc::new(Context {
         client,
         world: world.clone(),
-        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone())),
+        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone(), journal)),
         answers: answers.clone(),
         events,
         metrics: metrics.clone(),
@@ -158,6 +178,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     info!("stopped");
     ended
+}
+
+fn open_cache(directory: &Path, key_file: Option<&Path>) -> anyhow::Result<Cache> {
+    let opened = Cache::open(directory, key_file);
+    let (cache, warnings) =
+        opened.context("check --policy-cache-dir and --policy-cache-key-file, or leave them out")?;
+    for problem in warnings {
+        warn!(problem, "the policy cache");
+    }
+    Ok(cache)
 }
 
 fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

@@ -13,6 +13,8 @@ mod lease_api;
 mod lifecycle;
 mod manifests;
 mod policy;
+mod policy_runtime;
+mod policy_upload;
 mod readme;
 mod rights;
 mod smoke;

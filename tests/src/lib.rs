@@ -29,7 +29,7 @@
 //! Nothing outlives a test: see [`guard`]. With `KONDUCTOR_KEEP=1` the directory with data and logs is kept.
 
 mod assets;
-mod binaries;
+pub mod binaries;
 pub mod checker;
 mod cli;
 mod controller;

@@ -5,7 +5,7 @@
 //! | keep | always; a renewal that was asked for is then refused |
 //! | renew | there is a hold, and its holder asked for it or it is due |
 //! | expire | there is a hold, and it is due |
-//! | preempt | there is a hold, and the request named is one that was shown |
+//! | preempt | there is a hold, the request named is one that was shown, and the lease does not flap already |
 //! | grant | there is no hold, or the same answer expires it; the request named is one that was shown |
 //! | deny | the request named is one that was shown, and is not granted or preempted for in the same answer |
 //!
@@ -17,6 +17,7 @@ use std::fmt;
 use crate::{
     decision::{Decision, HoldAction},
     question::Question,
+    snapshot::PastHold,
     time::Millis,
 };
 
@@ -33,6 +34,13 @@ pub const WAKE_MAX: Millis = Millis(24 * 60 * 60 * 1000);
 pub const REASON_MAX: usize = 256;
 /// The largest policy state in bytes, as the ABI says: it is stored in the Lease.
 pub const STATE_MAX: usize = 4096;
+
+/// So many holds that ended within [`FLAP_WINDOW`] are flapping: no new preemption is begun then. It
+/// costs an honest policy nothing, since holds that last ten seconds are over soon without it, and a
+/// policy that preempts at every call cannot keep everybody from working.
+pub const FLAP_HOLDS: usize = 6;
+/// See [`FLAP_HOLDS`].
+pub const FLAP_WINDOW: Millis = Millis(60_000);
 
 /// Why a proposal is not legal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +62,9 @@ pub enum Refusal {
     RenewalNotAsked,
     /// It expires a hold that is not due.
     ExpireNotDue,
+    /// It begins a preemption though the lease has changed hands [`FLAP_HOLDS`] times within
+    /// [`FLAP_WINDOW`].
+    Flapping,
     /// It gives a ttl of zero or less.
     TtlNotPositive,
     /// It wants to keep a state above [`STATE_MAX`].
@@ -74,6 +85,7 @@ impl Refusal {
             Self::NoHold => "NoHold",
             Self::RenewalNotAsked => "RenewalNotAsked",
             Self::ExpireNotDue => "ExpireNotDue",
+            Self::Flapping => "Flapping",
             Self::TtlNotPositive => "TtlNotPositive",
             Self::StateTooLarge { .. } => "StateTooLarge",
         }
@@ -91,6 +103,11 @@ impl fmt::Display for Refusal {
             Self::NoHold => f.write_str("the policy acted on a hold, but nobody holds the lease"),
             Self::RenewalNotAsked => f.write_str("the policy renewed a hold that is not due, unasked"),
             Self::ExpireNotDue => f.write_str("the policy expired a hold that is not due"),
+            Self::Flapping => write!(
+                f,
+                "the policy preempted again, after {FLAP_HOLDS} holds that ended within {}s",
+                FLAP_WINDOW.0 / 1000
+            ),
             Self::TtlNotPositive => f.write_str("the policy gave a ttl of zero or less"),
             Self::StateTooLarge { bytes } => {
                 write!(f, "the policy wants to keep {bytes} bytes of state; the limit is {STATE_MAX}")
@@ -187,10 +204,14 @@ pub fn check(question: &Question, mut decision: Decision) -> Result<Checked, Ref
                 return Err(Refusal::ExpireNotDue);
             }
         }
-        (Some(_), HoldAction::Preempt { in_favour_of, .. }) => {
+        (Some(hold), HoldAction::Preempt { in_favour_of, .. }) => {
             known(in_favour_of)?;
             if denied(in_favour_of) {
                 return Err(Refusal::GrantAndDeny);
+            }
+            // One that is under way is not begun anew.
+            if hold.preemption.is_none() && flaps(question) {
+                return Err(Refusal::Flapping);
             }
         }
     }
@@ -214,6 +235,12 @@ pub fn check(question: &Question, mut decision: Decision) -> Result<Checked, Ref
 
     let clamps = clamp(&mut decision);
     Ok(Checked { decision, uids: question.requests.iter().map(|r| r.uid.clone()).collect(), clamps })
+}
+
+/// Whether the lease has changed hands too often of late.
+fn flaps(question: &Question) -> bool {
+    let recent = |past: &&PastHold| question.now - past.ended < FLAP_WINDOW;
+    question.history.iter().filter(recent).count() >= FLAP_HOLDS
 }
 
 /// Cuts every number and text to its limit and says which were cut.

@@ -40,6 +40,7 @@ pub use plan::{Answer, Notice, Plan, RequestAnswer, plan};
 pub use question::{Candidate, Cause, HoldView, Question, question};
 pub use situation::{Situation, situations};
 pub use snapshot::{
-    Answered, Ending, Hold, LeaseFacts, PastHold, Preemption, Record, Request, RequestId, Settings, Snapshot, State,
+    Answered, Ending, HISTORY_MAX, Hold, LeaseFacts, PastHold, Preemption, Record, Request, RequestId, Settings,
+    Snapshot, State,
 };
 pub use time::{Millis, Time};

@@ -99,7 +99,16 @@ impl Plan {
     /// Whether somebody gets the lease.
     #[must_use]
     pub fn grants(&self) -> bool {
-        matches!(self.transition, Transition::Grant(_) | Transition::HandOver(..))
+        self.granted().is_some()
+    }
+
+    /// The request that gets the lease, if one does.
+    #[must_use]
+    pub fn granted(&self) -> Option<&RequestId> {
+        match &self.transition {
+            Transition::Grant(hold) | Transition::HandOver(_, hold) => Some(&hold.request),
+            Transition::Stay | Transition::CleanUp | Transition::End(_) | Transition::Adjust(..) => None,
+        }
     }
 }
 

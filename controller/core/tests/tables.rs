@@ -142,6 +142,7 @@ fn every_refusal_and_clamp() -> Vec<&'static str> {
         Refusal::NoHold,
         Refusal::RenewalNotAsked,
         Refusal::ExpireNotDue,
+        Refusal::Flapping,
         Refusal::TtlNotPositive,
         Refusal::StateTooLarge { bytes: 0 },
     ];
@@ -152,6 +153,7 @@ fn every_refusal_and_clamp() -> Vec<&'static str> {
         | Refusal::NoHold
         | Refusal::RenewalNotAsked
         | Refusal::ExpireNotDue
+        | Refusal::Flapping
         | Refusal::TtlNotPositive
         | Refusal::StateTooLarge { .. } => {}
     }
@@ -200,6 +202,31 @@ fn guard_case(lines: &[&str]) -> (Question, Decision) {
                     }
                 }
                 asked.hold = Some(hold);
+            }
+            // `ended AGO…`: past holds, newest first, by how long ago each ended.
+            "ended" => {
+                while let Some(ago) = words.next() {
+                    let ago: i64 = ago.parse().unwrap_or_else(|_| panic!("{ago} is no time"));
+                    let ended = Time(asked.now.0 - ago);
+                    asked.history.push(PastHold {
+                        holder: "p".to_owned(),
+                        request: "u".to_owned(),
+                        token: 6,
+                        acquired: Time(ended.0 - 1),
+                        ended,
+                        how: Ending::Released,
+                    });
+                }
+            }
+            "preempted" => {
+                let hold = asked.hold.as_mut().expect("a hold stands above");
+                hold.preemption = Some(Preemption {
+                    by: "h0".to_owned(),
+                    request: "u0".to_owned(),
+                    deadline: Time(1_500),
+                    force: false,
+                    reason: String::new(),
+                });
             }
             "shown" => {
                 let shown: usize = words.number();

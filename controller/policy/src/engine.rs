@@ -5,11 +5,13 @@
 //! a guest *does*; they do not bound what compiling it costs.
 
 use std::{
+    hash::{Hash as _, Hasher},
     num::NonZeroUsize,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
 
+use sha2::{Digest as _, Sha256};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig,
     VariableOperatorCost, WasmFeatures,
@@ -44,7 +46,10 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(limits: Limits) -> Result<Self, HostError> {
-        let engine = Engine::new(&config(&limits)).map_err(|error| HostError::Engine(format!("{error:#}")))?;
+        let mut config = config();
+        config.max_wasm_stack(limits.stack.0);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(&limits)));
+        let engine = Engine::new(&config).map_err(|error| HostError::Engine(format!("{error:#}")))?;
         let places = Arc::new(Places::new(limits.concurrent));
         let clock = std::thread::Builder::new()
             .name("policy-clock".to_owned())
@@ -58,7 +63,13 @@ impl Sandbox {
 
     /// Waits for a place to run a guest in. A place is free again when what this returns is dropped.
     pub(crate) fn place(&self) -> Place<'_> {
-        self.places.take()
+        self.places.take(Rank::Decision)
+    }
+
+    /// The same for what no lease waits for. At most half of the places are given to such, so that
+    /// probing a slow module never keeps decisions waiting.
+    pub(crate) fn background_place(&self) -> Place<'_> {
+        self.places.take(Rank::Background)
     }
 }
 
@@ -72,7 +83,32 @@ impl Drop for Sandbox {
     }
 }
 
-fn config(limits: &Limits) -> Config {
+/// An engine that only compiles, for the child process that does nothing else: what it makes is what
+/// the host's engine makes, but it has no pool, no clock and no guests.
+pub(crate) fn compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
+/// What the result of compiling depends on besides the module: wasmtime's version, the processor's
+/// features, and our settings. What an engine has made, another one with the same hash can load.
+pub(crate) fn engine_hash(engine: &Engine) -> [u8; 32] {
+    /// All that is hashed, so that nobody can find two settings with the same 64 bits.
+    struct Whole(Sha256);
+    impl Hasher for Whole {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut whole = Whole(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut whole);
+    whole.0.finalize().into()
+}
+
+/// What the compiler and the host have in common.
+fn config() -> Config {
     let mut config = Config::new();
 
     // Fuel decides: the same input ends at the same place on every replica.
@@ -80,7 +116,6 @@ fn config(limits: &Limits) -> Config {
     config.operator_cost(prices());
     // The epoch is the fence in time around it.
     config.epoch_interruption(true);
-    config.max_wasm_stack(limits.stack.0);
 
     // The same bits everywhere, and the smallest surface that ordinary toolchains' output still runs
     // on. Reference types stay on: current compilers encode every indirect call with them. SIMD
@@ -111,7 +146,6 @@ fn config(limits: &Limits) -> Config {
     config.native_unwind_info(false);
 
     config.memory_init_cow(true);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
     config
 }
 
@@ -195,13 +229,16 @@ struct Places {
 struct State {
     free: usize,
     taken: usize,
+    /// How many more of the free ones may go to what no lease waits for.
+    background: usize,
     clock_stands: bool,
     stopping: bool,
 }
 
 impl Places {
     fn new(free: usize) -> Self {
-        let state = State { free: free.max(1), taken: 0, clock_stands: false, stopping: false };
+        let (free, background) = (free.max(1), (free / 2).max(1));
+        let state = State { free, taken: 0, background, clock_stands: false, stopping: false };
         Self { state: Mutex::new(state), freed: Condvar::new(), wake: Condvar::new() }
     }
 
@@ -210,17 +247,20 @@ impl Places {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Place<'_> {
+    fn take(&self, rank: Rank) -> Place<'_> {
         let mut state = self.lock();
-        while state.free == 0 {
+        while state.free == 0 || (rank == Rank::Background && state.background == 0) {
             state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.free -= 1;
         state.taken += 1;
+        if rank == Rank::Background {
+            state.background -= 1;
+        }
         if state.clock_stands {
             self.wake.notify_one();
         }
-        Place { places: self }
+        Place { places: self, rank }
     }
 
     fn stop(&self) {
@@ -252,9 +292,19 @@ impl Places {
     }
 }
 
+/// Who waits for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    /// A lease.
+    Decision,
+    /// Nobody but the author of a module.
+    Background,
+}
+
 /// The right to run one guest.
 pub(crate) struct Place<'a> {
     places: &'a Places,
+    rank: Rank,
 }
 
 impl Drop for Place<'_> {
@@ -262,7 +312,11 @@ impl Drop for Place<'_> {
         let mut state = self.places.lock();
         state.taken -= 1;
         state.free += 1;
+        if self.rank == Rank::Background {
+            state.background += 1;
+        }
         drop(state);
-        self.places.freed.notify_one();
+        // All: the one that is woken may be one that may not take this place.
+        self.places.freed.notify_all();
     }
 }

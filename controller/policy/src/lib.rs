@@ -1,9 +1,11 @@
 //! The sandbox of policies: a question in, a decision or a typed fault out.
 //!
-//! [`Host`] owns the engine and its limits. It loads a module, [`Host::load`], after looking at it
-//! from outside, and the result is a [`Policy`], or a [`Rejection`] that says what is wrong with the
-//! module. [`Policy::decide`] runs it once, in a fresh instance, and gives a [`Decided`], or a
-//! [`Fault`] that says how it failed. A refusal by a policy is a decision; a fault never is.
+//! [`Host`] owns the engine and its limits. It looks at a module from outside, [`Host::check`],
+//! compiles it, [`Host::build`], in a child process where that is asked for, and the result is a
+//! [`Policy`], or a [`Rejection`] that says what is wrong with the module. [`probe()`] asks a policy
+//! what leases may ask it, before any does. [`Policy::decide`] runs it once, in a fresh instance, and
+//! gives a [`Decided`], or a [`Fault`] that says how it failed. A refusal by a policy is a decision; a
+//! fault never is.
 //!
 //! What a call goes through, file by file:
 //!
@@ -14,13 +16,16 @@
 //!    reads what a guest wrote.
 //!
 //! `limits` has every number with its reason, `engine` what the sandbox can and cannot do, `module`
-//! what a module must look like, `fault` everything that can go wrong, as types.
+//! what a module must look like, `compile` the compiler in a process of its own, `cache` what it has
+//! made before, `probe` what a new policy is asked, `fault` everything that can go wrong, as types.
 //!
 //! The crate blocks and knows nothing of Kubernetes. A policy is `Send` and `Sync`; up to
 //! [`Limits::concurrent`] calls run at once, further ones wait for their turn.
 
 mod anatomy;
+mod cache;
 mod call;
+pub mod compile;
 mod decision;
 mod engine;
 mod fault;
@@ -29,11 +34,15 @@ pub mod journal;
 pub mod limits;
 mod module;
 mod policy;
+mod probe;
 mod text;
 
 pub use anatomy::Anatomy;
+pub use cache::{Cache, CacheError};
+pub use compile::{CompileFault, Compiler, CompilerProgram};
 pub use engine::HostError;
 pub use fault::{Fault, Step, TrapKind};
-pub use limits::{Bytes, EpochTicks, Fuel, Limits};
-pub use module::{Rejection, gunzip};
-pub use policy::{Answer, Decided, Description, Host, Policy};
+pub use limits::{Bytes, CompileLimits, EpochTicks, Fuel, Limits};
+pub use module::{CheckedModule, Rejection, gunzip};
+pub use policy::{Answer, Built, Decided, Description, Host, HostOptions, Policy, Source, Tape};
+pub use probe::{Probe, ProbeFailure, ProbeProblem, Probed, probe};

@@ -90,6 +90,57 @@ pub const VALIDATION_ERRORS_MAX: usize = 20;
 /// The longest text of a description that is shown.
 pub const DESCRIPTION_MAX: usize = 1024;
 
+/// The largest machine code of one module. With fuel and deadline checks in it, it is up to ten
+/// times as large as the module; 4 MiB of them are allowed.
+pub const ARTEFACT_MAX: Bytes = Bytes(64 * 1024 * 1024);
+
+/// How much of what a compiling child says is read: a panic's two lines and some more.
+pub const COMPILER_SAID_MAX: usize = 4096;
+
+/// How many files a compiling child may have open: its three pipes, and one more for a moment at a time.
+pub const COMPILER_FILES: u64 = 4;
+
+/// How much a compiling child gives way to others.
+pub const COMPILER_NICENESS: i32 = 10;
+
+/// The address space of a compiling child: the program itself and its memory many times over.
+pub const COMPILER_SPACE: Bytes = Bytes(4 * 1024 * 1024 * 1024);
+
+/// The most that compiled modules may take on disk: half of the volume that `deploy/` gives, since a
+/// file that is replaced is there twice for a moment.
+pub const CACHE_MAX: Bytes = Bytes(128 * 1024 * 1024);
+
+/// The most files of compiled modules: finding the oldest looks at all of them.
+pub const CACHE_FILES_MAX: usize = 1024;
+
+/// How long probing a policy may take: its questions, each at twice the time of all its fuel on a
+/// slow machine, with one set of params.
+pub const PROBE_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// With how many different params of leases a policy is probed. More say little more.
+pub const PROBE_PARAMS_MAX: usize = 16;
+
+/// From which part of its fuel on a policy's author is warned, in percent: a few more requests, or
+/// longer names, and it fails.
+pub const NEAR_BUDGET_PERCENT: u64 = 80;
+
+/// What compiling a module may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// How long it may take, by the clock on the wall. The built-in policy takes 0.1 s; 4 MiB of
+    /// ordinary code some seconds on a busy machine.
+    pub time: std::time::Duration,
+    /// How much memory it may write to. Ordinary modules stay below 32 MiB; what needs more than
+    /// this takes longer than its time anyway.
+    pub memory: Bytes,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { time: std::time::Duration::from_secs(10), memory: Bytes(192 * 1024 * 1024) }
+    }
+}
+
 /// The limits that a host is made with. There is no call without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

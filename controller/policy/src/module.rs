@@ -1,22 +1,23 @@
 //! What a module must look like before any of its code is compiled or run.
 //!
 //! In this order, the cheap before the dear: its size, its first bytes, what a walk over its sections
-//! shows (how much there is, its imports, its memory, its version of the ABI), its digest, and only then the
-//! compiler, which also validates it. Last its exports' types, and a first instance: a start section
-//! that loops should be found by the one who uploads it.
+//! shows (how much there is, its imports, its memory, its version of the ABI), whether it is valid,
+//! its exports and their types, its digest. What has passed is a [`CheckedModule`], and only such a
+//! one is compiled.
 
-use std::{fmt, io::Read};
+use std::{borrow::Cow, fmt, io::Read};
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::{
-    Engine, ExternType, FuncType, InstancePre, Linker, Module, ModuleExport, ValType,
-    wasmparser::{self, Parser, Payload},
+    Engine, InstancePre, Linker, Module, ModuleExport,
+    wasmparser::{self, ExternalKind, FuncType, Parser, Payload, ValType},
 };
 
 use konductor_policy_abi::exports;
 
 use crate::{
     call::{Exports, Tenant},
+    compile::CompileFault,
     fault::Fault,
     limits::{
         Bytes, ENTRIES_MAX, FUNCTION_BODY_MAX, FUNCTIONS_MAX, IMPORTS_SHOWN_MAX, Limits, TABLE_ELEMENTS_MAX, TABLES_MAX,
@@ -132,12 +133,15 @@ pub enum Rejection {
         /// The markers that it has; empty if it has none.
         found: Vec<String>,
     },
-    /// It cannot be compiled or does not fit the sandbox.
+    /// The compiler has refused it, or it does not fit the sandbox.
     #[error("the module cannot be compiled: {problem}")]
     Uncompilable {
         /// Why.
         problem: String,
     },
+    /// The compiler has failed: it took too long, wanted too much memory, or broke.
+    #[error("the module was not compiled: {0}")]
+    Compiler(CompileFault),
     /// Its first instance failed, before it was asked anything.
     #[error("the module cannot be started: {0}")]
     Unstartable(Fault),
@@ -166,7 +170,19 @@ impl Rejection {
             Self::WrongType { .. } => "WrongType",
             Self::UnsupportedAbi { .. } => "UnsupportedAbi",
             Self::Uncompilable { .. } => "Uncompilable",
+            Self::Compiler(fault) => fault.reason(),
             Self::Unstartable(_) => "Unstartable",
+        }
+    }
+
+    /// Whether this says something of the machine as well as of the module, so that trying again may
+    /// help. Everything else is a verdict: the same bytes get it again.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        match self {
+            Self::Compiler(_) => true,
+            Self::Unstartable(fault) => fault.is_infrastructure(),
+            _ => false,
         }
     }
 }
@@ -193,11 +209,60 @@ impl fmt::Display for Versions<'_> {
     }
 }
 
-/// A module that was looked at, compiled and found good, except that none of its code has run.
-pub(crate) struct Admitted {
-    pub(crate) digest: String,
-    pub(crate) pre: InstancePre<Tenant>,
-    pub(crate) exports: Exports,
+/// The SHA-256 of a module: what makes one policy another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Digest(pub(crate) [u8; 32]);
+
+impl Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    /// `sha256:` and the digest in hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A module that was looked at from outside and found good. Nothing of it was compiled, nothing has run.
+///
+/// It owns the bytes that were looked at, and there is no way to change them: what is compiled is
+/// what was checked, and the digest is of that.
+pub struct CheckedModule<'a> {
+    bytes: Cow<'a, [u8]>,
+    digest: Digest,
+    name: String,
+}
+
+impl fmt::Debug for CheckedModule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedModule").field("digest", &self.name).field("size", &self.bytes.len()).finish()
+    }
+}
+
+impl CheckedModule<'_> {
+    /// Its digest, `sha256:` and hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.name
+    }
+
+    /// Its size in bytes, inflated.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn raw_digest(&self) -> Digest {
+        self.digest
+    }
 }
 
 /// Inflates a module.
@@ -235,31 +300,44 @@ pub(crate) fn check_size(bytes: &[u8], limits: &Limits) -> Result<(), Rejection>
     Ok(())
 }
 
-/// Looks at a module, compiles it, and finds its exports.
-pub(crate) fn admit(engine: &Engine, limits: &Limits, bytes: &[u8]) -> Result<Admitted, Rejection> {
-    check_magic(bytes)?;
-    check_sections(bytes, limits)?;
-    let digest = digest(bytes);
-    Module::validate(engine, bytes)
+/// Looks at a module without compiling it: its first bytes, its sections, whether it is valid with
+/// the features that are on, its exports.
+pub(crate) fn check<'a>(
+    engine: &Engine,
+    limits: &Limits,
+    bytes: impl Into<Cow<'a, [u8]>>,
+) -> Result<CheckedModule<'a>, Rejection> {
+    let bytes = bytes.into();
+    check_magic(&bytes)?;
+    check_sections(&bytes, limits)?;
+    Module::validate(engine, &bytes)
         .map_err(|error| Rejection::Invalid { problem: text::cleaned(format!("{error:#}"), 512) })?;
-    let uncompilable =
-        |error: wasmtime::Error| Rejection::Uncompilable { problem: text::cleaned(format!("{error:#}"), 512) };
-    // From the binary format only: nothing else that wasmtime could read may come from a user.
-    let module = Module::from_binary(engine, bytes).map_err(uncompilable)?;
-    let exports = exports(&module)?;
-    let pre = Linker::new(engine).instantiate_pre(&module).map_err(uncompilable)?;
-    Ok(Admitted { digest, pre, exports })
+    check_exports(&bytes)?;
+    let digest = Digest::of(&bytes);
+    Ok(CheckedModule { bytes, digest, name: digest.to_string() })
 }
 
 /// `sha256:` and the digest in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::from("sha256:");
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    Digest::of(bytes).to_string()
+}
+
+/// Finds the exports of a compiled module and makes it ready to be started.
+pub(crate) fn link(engine: &Engine, module: &Module) -> Result<(InstancePre<Tenant>, Exports), Rejection> {
+    let exports = Exports {
+        memory: index(module, exports::MEMORY)?,
+        alloc: index(module, exports::ALLOC)?,
+        decide: index(module, exports::DECIDE)?,
+        validate: module.get_export_index(exports::VALIDATE),
+        describe: module.get_export_index(exports::DESCRIBE),
+        initialize: module.get_export_index(exports::INITIALIZE),
+    };
+    let pre = Linker::new(engine).instantiate_pre(module).map_err(|error| uncompilable(&error))?;
+    Ok((pre, exports))
+}
+
+pub(crate) fn uncompilable(error: &wasmtime::Error) -> Rejection {
+    Rejection::Uncompilable { problem: text::cleaned(format!("{error:#}"), 512) }
 }
 
 /// Tells by the first bytes what people upload by mistake.
@@ -289,8 +367,6 @@ fn looks_like_text(bytes: &[u8]) -> bool {
 /// Walks over the sections without validating what is in them: that is the compiler's business, and
 /// what this refuses is what the compiler should not be given.
 fn check_sections(bytes: &[u8], limits: &Limits) -> Result<(), Rejection> {
-    let invalid =
-        |error: wasmparser::BinaryReaderError| Rejection::Invalid { problem: text::cleaned(error.to_string(), 512) };
     let at_most =
         |what, count, limit| if count > limit { Err(Rejection::TooMany { what, count, limit }) } else { Ok(()) };
     let mut versions = Vec::new();
@@ -346,7 +422,7 @@ pub(crate) fn imports(section: wasmparser::ImportSectionReader<'_>) -> Result<()
     let mut names = Vec::new();
     let mut more = 0;
     for import in section.into_imports() {
-        let import = import.map_err(|error| Rejection::Invalid { problem: text::cleaned(error.to_string(), 512) })?;
+        let import = import.map_err(invalid)?;
         if names.len() < IMPORTS_SHOWN_MAX {
             names.push(text::cleaned(format!("{}.{}", import.module, import.name), 128));
         } else {
@@ -362,62 +438,96 @@ pub(crate) fn memory_size(memory: &wasmparser::MemoryType, limits: &Limits) -> R
     if wanted > limits.memory { Err(Rejection::MemoryTooLarge { wanted, limit: limits.memory }) } else { Ok(()) }
 }
 
-/// Finds the exports and checks their types.
-fn exports(module: &Module) -> Result<Exports, Rejection> {
-    use ValType::{I32, I64};
-    match module.get_export(exports::MEMORY) {
-        Some(ExternType::Memory(_)) => {}
-        Some(other) => return Err(wrong(exports::MEMORY, "a memory".to_owned(), &other)),
-        None => return Err(Rejection::MissingExport { name: exports::MEMORY }),
+/// Checks the exports and their types. The module is valid and has no imports, so the indexes of its
+/// functions begin with its own.
+fn check_exports(bytes: &[u8]) -> Result<(), Rejection> {
+    let mut types: Vec<FuncType> = Vec::new();
+    let mut functions: Vec<u32> = Vec::new();
+    let mut found: Vec<(&'static str, ExternalKind, u32)> = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(invalid)? {
+            Payload::TypeSection(section) => {
+                for ty in section.into_iter_err_on_gc_types() {
+                    types.push(ty.map_err(invalid)?);
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section {
+                    functions.push(ty.map_err(invalid)?);
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let export = export.map_err(invalid)?;
+                    if let Some(name) = EXPORTS.into_iter().find(|name| *name == export.name) {
+                        found.push((name, export.kind, export.index));
+                    }
+                }
+            }
+            _ => {}
+        }
     }
-    let required = |name, params: &[ValType], result: Option<ValType>| {
-        function(module, name, params, result)?.ok_or(Rejection::MissingExport { name })
+    let find = |wanted: &'static str| found.iter().find(|(name, ..)| *name == wanted);
+    let missing = |name| Rejection::MissingExport { name };
+    let (_, kind, _) = find(exports::MEMORY).ok_or(missing(exports::MEMORY))?;
+    if !matches!(kind, ExternalKind::Memory) {
+        return Err(wrong(exports::MEMORY, "a memory".to_owned(), *kind, None));
+    }
+    let function = |name: &'static str, params: &[ValType], results: &[ValType]| {
+        let Some((_, kind, index)) = find(name) else { return Err(missing(name)) };
+        let index = usize::try_from(*index).unwrap_or(usize::MAX);
+        let ty = functions.get(index).and_then(|ty| types.get(usize::try_from(*ty).unwrap_or(usize::MAX)));
+        let right =
+            matches!(kind, ExternalKind::Func) && ty.is_some_and(|ty| ty.params() == params && ty.results() == results);
+        if right { Ok(()) } else { Err(wrong(name, signature(params, results), *kind, ty)) }
     };
-    required(exports::MARKER_V1, &[], None)?;
-    Ok(Exports {
-        memory: index(module, exports::MEMORY)?,
-        alloc: required(exports::ALLOC, &[I32], Some(I32))?,
-        decide: required(exports::DECIDE, &[I32, I32], Some(I64))?,
-        validate: function(module, exports::VALIDATE, &[I32, I32], Some(I64))?,
-        describe: function(module, exports::DESCRIBE, &[], Some(I64))?,
-        initialize: function(module, exports::INITIALIZE, &[], None)?,
-    })
+    let optional = |name, params: &[ValType], results: &[ValType]| match function(name, params, results) {
+        Err(Rejection::MissingExport { .. }) => Ok(()),
+        other => other,
+    };
+    use ValType::{I32, I64};
+    function(exports::MARKER_V1, &[], &[])?;
+    function(exports::ALLOC, &[I32], &[I32])?;
+    function(exports::DECIDE, &[I32, I32], &[I64])?;
+    optional(exports::VALIDATE, &[I32, I32], &[I64])?;
+    optional(exports::DESCRIBE, &[], &[I64])?;
+    optional(exports::INITIALIZE, &[], &[])
 }
 
-/// A function among the exports, if there is one by that name, and it must then be of this type.
-fn function(
-    module: &Module,
-    name: &'static str,
-    params: &[ValType],
-    result: Option<ValType>,
-) -> Result<Option<ModuleExport>, Rejection> {
-    let Some(found) = module.get_export(name) else { return Ok(None) };
-    let expected = FuncType::new(module.engine(), params.iter().cloned(), result);
-    match &found {
-        ExternType::Func(ty) if FuncType::eq(ty, &expected) => index(module, name).map(Some),
-        other => Err(wrong(name, signature(&expected), other)),
-    }
-}
+/// The exports that mean something here.
+const EXPORTS: [&str; 7] = [
+    exports::MEMORY,
+    exports::MARKER_V1,
+    exports::ALLOC,
+    exports::DECIDE,
+    exports::VALIDATE,
+    exports::DESCRIBE,
+    exports::INITIALIZE,
+];
 
 fn index(module: &Module, name: &'static str) -> Result<ModuleExport, Rejection> {
     module.get_export_index(name).ok_or(Rejection::MissingExport { name })
 }
 
-fn wrong(name: &'static str, expected: String, found: &ExternType) -> Rejection {
+fn wrong(name: &'static str, expected: String, found: ExternalKind, ty: Option<&FuncType>) -> Rejection {
     let found = match found {
-        ExternType::Func(ty) => signature(ty),
-        ExternType::Memory(_) => "a memory".to_owned(),
-        ExternType::Global(_) => "a global".to_owned(),
-        ExternType::Table(_) => "a table".to_owned(),
-        ExternType::Tag(_) => "a tag".to_owned(),
+        ExternalKind::Func | ExternalKind::FuncExact => {
+            ty.map_or_else(|| "a function".to_owned(), |ty| signature(ty.params(), ty.results()))
+        }
+        ExternalKind::Memory => "a memory".to_owned(),
+        ExternalKind::Global => "a global".to_owned(),
+        ExternalKind::Table => "a table".to_owned(),
+        ExternalKind::Tag => "a tag".to_owned(),
     };
     Rejection::WrongType { name, expected, found }
 }
 
-/// `(i32, i32) -> i64`, bounded: a function may have a thousand params.
-fn signature(ty: &FuncType) -> String {
-    let list = |types: &mut dyn Iterator<Item = ValType>| {
-        types.take(8).map(|ty| ty.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    format!("({}) -> ({})", list(&mut ty.params()), list(&mut ty.results()))
+/// `(i32, i32) -> (i64)`, bounded: a function may have a thousand params.
+fn signature(params: &[ValType], results: &[ValType]) -> String {
+    let list = |types: &[ValType]| types.iter().take(8).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("({}) -> ({})", list(params), list(results))
+}
+
+fn invalid(error: wasmparser::BinaryReaderError) -> Rejection {
+    Rejection::Invalid { problem: text::cleaned(error.to_string(), 512) }
 }

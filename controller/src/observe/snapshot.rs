@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konductor_core::{Hold, Millis, Request, RequestId, Settings, Snapshot, State};
+use konductor_core::{HISTORY_MAX, Hold, Millis, Request, RequestId, Settings, Snapshot, State};
 use konductor_crds::{Lease, v1::Condition};
 use kube::ResourceExt as _;
 
@@ -21,9 +21,24 @@ pub struct Observed {
     pub snapshot: Snapshot,
     /// The reading of the clocks, the one of this reconcile.
     pub reading: Reading,
+    /// Up to which resourceVersion the requests were seen.
+    pub(super) requests_version: i64,
 }
 
 impl Observed {
+    /// Whether a request that looks pending may have had its hold already: ask the API server before
+    /// it is granted.
+    ///
+    /// A request's hold stands in the lease's history, or, before it falls out of it, the request is
+    /// marked as over (`a_grant_would_forget_a_request` in the core). A replica that was frozen sees
+    /// a fresh lease beside old requests: the hold has fallen out already, and the mark has not
+    /// arrived. So where the history is full, the requests must be at least as new as the lease. They
+    /// nearly always are: what ends a hold, or asks for one, is itself news of a request.
+    #[must_use]
+    pub fn may_have_forgotten(&self) -> bool {
+        self.snapshot.record.history.len() >= HISTORY_MAX && self.requests_version < self.snapshot.resource_version
+    }
+
     /// The conditions that the status has now.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {
@@ -79,7 +94,8 @@ pub fn observe(world: &World, key: &Key, clock: &dyn Clock, skew: Duration, sett
         since_write,
         settings,
     };
-    Sight::Lease(Box::new(Observed { lease, snapshot, reading }))
+    let requests_version = inner.requests_version;
+    Sight::Lease(Box::new(Observed { lease, snapshot, reading, requests_version }))
 }
 
 /// When the hold is due by our monotonic clock.
@@ -265,7 +281,7 @@ mod tests {
         world.apply_lease(lease(10, TTL, 0));
         let look = || observe(&world, &key, &hands, SKEW, Settings::default());
         assert!(matches!(look(), Sight::Unconfirmed(request) if request.uid == "u"));
-        world.confirm_deleted(&key, "u");
+        world.confirm_deleted(&key, &RequestId { name: "r".to_owned(), uid: "u".to_owned() });
         assert!(matches!(look(), Sight::Lease(_)), "now its absence is a fact");
     }
 
@@ -288,5 +304,49 @@ mod tests {
         assert_eq!(world.delete_request(&late), Some(key.clone()));
         let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else { panic!("lost") };
         assert!(observed.snapshot.request("v").is_some(), "a late deletion of the old object took the new one along");
+    }
+
+    #[test]
+    fn requests_that_are_older_than_a_lease_with_a_full_history_are_doubted() {
+        let hands = Hands::new(0);
+        let key = Key::new("ns", "l");
+        let past = |n: usize| konductor_crds::v1::PastHold {
+            holder: "x".to_owned(),
+            request: format!("past-{n}"),
+            token: 7,
+            acquired: format_timestamp(0),
+            ended: format_timestamp(1),
+            how: konductor_crds::v1::HoldEnd::Released,
+        };
+        let at = |version: &str| {
+            let mut request = request();
+            request.metadata.resource_version = Some(version.to_owned());
+            request
+        };
+        for (holds, watched, doubted) in [(8, "9", true), (8, "10", false), (8, "11", false), (7, "9", false)] {
+            let world = World::default();
+            let mut lease = lease(10, TTL, 0);
+            lease.status.get_or_insert_default().history = (0..holds).map(past).collect();
+            world.apply_lease(lease);
+            world.apply_request(at("5"), hands.read(), Millis(0));
+            world.requests_watched(&at(watched));
+            // What was read beside the watch says nothing of the other requests.
+            world.apply_request(at("20"), hands.read(), Millis(0));
+            let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else {
+                panic!("it is seen")
+            };
+            assert_eq!(observed.may_have_forgotten(), doubted, "{holds} holds, requests seen up to {watched}");
+        }
+    }
+
+    #[test]
+    fn a_list_says_how_new_it_is_when_it_is_complete() {
+        let hands = Hands::new(0);
+        let world = World::default();
+        world.requests_list_begins();
+        world.request_listed(request(), hands.read(), Millis(0));
+        assert_eq!(world.lock().requests_version, 0);
+        world.requests_list_done();
+        assert_eq!(world.lock().requests_version, 5);
     }
 }

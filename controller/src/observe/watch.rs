@@ -73,6 +73,12 @@ impl Synced {
         let Self { leases, requests, policies, namespaces } = self;
         leases && requests && policies && namespaces
     }
+
+    /// Whether it can be said which policy a lease means.
+    #[must_use]
+    pub fn policies_can_be_named(self) -> bool {
+        self.leases && self.namespaces
+    }
 }
 
 /// What the watches feed.
@@ -225,11 +231,13 @@ fn on_request(feed: &Feeds, event: Event<LeaseRequest>) -> Done {
         }
         Event::Apply(request) => {
             feed.answers.seen(&request);
+            feed.world.requests_watched(&request);
             let keys = feed.world.apply_request(request, feed.clock.read(), feed.skew);
             keys.into_iter().for_each(|k| feed.queue.push(k));
         }
         Event::Delete(request) => {
             feed.answers.forget(&request);
+            feed.world.requests_watched(&request);
             feed.world.delete_request(&request).into_iter().for_each(|k| feed.queue.push(k));
         }
         Event::InitDone => {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use konductor_core::{Millis, Time};
+use konductor_core::{Millis, RequestId, Time};
 use konductor_crds::{Lease, LeaseRequest, v1::RequestPhase};
 use kube::{Resource, ResourceExt as _};
 
@@ -70,6 +70,9 @@ pub(super) struct Inner {
     pub(super) deleted: HashMap<Key, VecDeque<String>>,
     /// The policy that an unnamed one means, by namespace.
     default_policy: HashMap<String, String>,
+    /// The newest resourceVersion up to which the requests' watch has brought everything.
+    pub(super) requests_version: i64,
+    listed_version: i64,
     listed_leases: HashSet<Key>,
     listed_requests: HashSet<Key>,
     listed_namespaces: HashSet<String>,
@@ -176,6 +179,12 @@ impl World {
         self.lock().upsert_request(request, reading, skew)
     }
 
+    /// The requests' watch has brought this, and everything that happened to any request before it.
+    pub fn requests_watched(&self, request: &LeaseRequest) {
+        let mut inner = self.lock();
+        inner.requests_version = inner.requests_version.max(version(request));
+    }
+
     /// A LeaseRequest that is gone. Returns the key of its lease.
     pub fn delete_request(&self, request: &LeaseRequest) -> Option<Key> {
         let own = Key::of(request);
@@ -191,8 +200,13 @@ impl World {
     }
 
     /// A request that the API server says is gone, though no watch has told us.
-    pub fn confirm_deleted(&self, lease: &Key, uid: &str) {
-        self.lock().remember_deleted(lease, uid.to_owned());
+    pub fn confirm_deleted(&self, lease: &Key, request: &RequestId) {
+        let own = Key::new(lease.namespace.clone(), request.name.clone());
+        let mut inner = self.lock();
+        if inner.entry(&own).is_some_and(|e| e.object.uid().as_deref() == Some(request.uid.as_str())) {
+            inner.remove_request(&own);
+        }
+        inner.remember_deleted(lease, request.uid.clone());
     }
 
     /// A list of leases begins.
@@ -221,7 +235,9 @@ impl World {
 
     /// A list of requests begins.
     pub fn requests_list_begins(&self) {
-        self.lock().listed_requests.clear();
+        let mut inner = self.lock();
+        inner.listed_requests.clear();
+        inner.listed_version = 0;
     }
 
     /// A LeaseRequest in the list.
@@ -229,12 +245,15 @@ impl World {
         let own = Key::of(&request);
         let mut inner = self.lock();
         inner.listed_requests.insert(own);
+        inner.listed_version = inner.listed_version.max(version(&request));
         inner.upsert_request(request, reading, skew)
     }
 
     /// The list of requests is complete. Returns the keys of the leases whose requests are gone.
     pub fn requests_list_done(&self) -> Vec<Key> {
         let mut inner = self.lock();
+        // Not before the list is complete: until then something older than its newest may be missing.
+        inner.requests_version = inner.requests_version.max(inner.listed_version);
         let listed = std::mem::take(&mut inner.listed_requests);
         let gone: Vec<Key> = inner.lease_of.keys().filter(|k| !listed.contains(k)).cloned().collect();
         gone.iter().filter_map(|own| inner.remove_request(own)).collect()
@@ -286,6 +305,12 @@ impl World {
     #[must_use]
     pub fn leases_where(&self, wanted: impl Fn(&Lease) -> bool) -> Vec<Key> {
         self.lock().leases.iter().filter(|(_, e)| wanted(&e.object)).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// The leases themselves for which a predicate holds. The predicate must not ask the world: it is locked.
+    #[must_use]
+    pub fn leases(&self, wanted: impl Fn(&Lease) -> bool) -> Vec<Arc<Lease>> {
+        self.lock().leases.values().filter(|e| wanted(&e.object)).map(|e| e.object.clone()).collect()
     }
 
     /// How many leases there are in each phase and how many requests in each phase, for the metrics.

@@ -9,7 +9,8 @@ use konductor_crds::{
     time::format_timestamp,
     v1::reasons::{
         EVENT_DENIED, EVENT_EXPIRED, EVENT_FORCE_RELEASED, EVENT_GRANTED, EVENT_POLICY_ACTIVATED, EVENT_POLICY_FAILED,
-        EVENT_POLICY_REJECTED, EVENT_PREEMPTED, EVENT_RELEASED, EVENT_RENEWAL_REFUSED, EVENT_SUPERSEDED,
+        EVENT_POLICY_REJECTED, EVENT_PREEMPTED, EVENT_RELEASED, EVENT_RENEWAL_REFUSED, EVENT_SHADOW_DIFFERS,
+        EVENT_SUPERSEDED,
     },
 };
 use kube::Client;
@@ -95,6 +96,11 @@ impl Events {
     /// Tells that a lease's policy fails.
     pub fn policy_failed(&self, lease: ObjectReference, message: &str) {
         self.send(EventType::Warning, EVENT_POLICY_FAILED, "Arbitrate", message.to_owned(), lease, None);
+    }
+
+    /// Tells that a lease's shadow policy would have decided differently.
+    pub fn shadow_differs(&self, lease: ObjectReference, note: String) {
+        self.send(EventType::Normal, EVENT_SHADOW_DIFFERS, "Arbitrate", note, lease, None);
     }
 
     /// Tells that a ConfigMap's module is in use.

@@ -16,6 +16,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::policies::PolicyMetrics;
+
 /// One label. A slice of pairs is a label set; a type of its own for each would say no more.
 type Label = [(&'static str, &'static str); 1];
 type Counters = Family<Label, Counter>;
@@ -34,13 +36,15 @@ pub struct Metrics {
     decisions: Counters,
     decision_seconds: Histogram,
     decision_fuel: Histogram,
+    decision_memory: Histogram,
     guard: Counters,
     shadow: Counters,
+    journal: Counters,
     grant_wait: Histogram,
     reconcile_seconds: Histogram,
     api_errors: Counters,
     events_dropped: Counter,
-    policy_loads: Counters,
+    policies: PolicyMetrics,
     leader: Gauge,
     leases: Gauges,
     requests: Gauges,
@@ -80,6 +84,10 @@ impl Metrics {
         r.register_with_unit("policy_decision", "Time of a policy call", Unit::Seconds, decision_seconds.clone());
         let decision_fuel = Histogram::new(exponential_buckets(1e3, 4.0, 10));
         r.register("policy_fuel", "Fuel of a policy call", decision_fuel.clone());
+        // A page to the most that a policy may have.
+        let decision_memory = Histogram::new(exponential_buckets(65_536.0, 2.0, 9));
+        let what = "Most memory of a policy call";
+        r.register_with_unit("policy_memory", what, Unit::Bytes, decision_memory.clone());
         let guard = Counters::default();
         r.register("guard", "Proposals of policies refused or cut by the guard, by rule", guard.clone());
         let shadow = Counters::default();
@@ -88,6 +96,8 @@ impl Metrics {
             "Decisions of shadow policies compared with the real ones, by result",
             shadow.clone(),
         );
+        let journal = Counters::default();
+        r.register("journal_records", "Records for the journal of decisions, by what became of them", journal.clone());
         let grant_wait = Histogram::new(exponential_buckets(0.001, 4.0, 12));
         r.register_with_unit(
             "grant_wait",
@@ -101,8 +111,7 @@ impl Metrics {
         r.register("api_errors", "Failed calls of the API server, by operation", api_errors.clone());
         let events_dropped = Counter::default();
         r.register("events_dropped", "Events that were not written because too many waited", events_dropped.clone());
-        let policy_loads = Counters::default();
-        r.register("policy_loads", "Policy modules looked at, by result", policy_loads.clone());
+        let policies = PolicyMetrics::register(r);
         let leader = Gauge::default();
         r.register("leader", "1 while this replica reconciles", leader.clone());
         let leases = Gauges::default();
@@ -127,13 +136,15 @@ impl Metrics {
             decisions,
             decision_seconds,
             decision_fuel,
+            decision_memory,
             guard,
             shadow,
+            journal,
             grant_wait,
             reconcile_seconds,
             api_errors,
             events_dropped,
-            policy_loads,
+            policies,
             leader,
             leases,
             requests,
@@ -168,14 +179,15 @@ impl Metrics {
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
 
-    /// A policy was called: its fuel, or the kind of its fault.
-    pub fn decision(&self, took: Duration, result: Result<u64, &'static str>) {
+    /// A policy was called: its fuel and its memory in bytes, or the kind of its fault.
+    pub fn decision(&self, took: Duration, result: Result<(u64, usize), &'static str>) {
         self.decision_seconds.observe(took.as_secs_f64());
         match result {
-            Ok(fuel) => {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram's bucket needs no more than 52 bits")]
+            Ok((fuel, memory)) => {
                 self.decisions.get_or_create(&[("result", "ok")]).inc();
-                #[expect(clippy::cast_precision_loss, reason = "a histogram's bucket needs no more than 52 bits")]
                 self.decision_fuel.observe(fuel as f64);
+                self.decision_memory.observe(memory as f64);
             }
             Err(fault) => self.decision_fault(fault),
         }
@@ -194,6 +206,11 @@ impl Metrics {
     /// A shadow policy's decision was compared.
     pub fn shadow(&self, result: &'static str) {
         self.shadow.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// A record was written to the journal, or why not.
+    pub fn journal(&self, result: &'static str) {
+        self.journal.get_or_create(&[("result", result)]).inc();
     }
 
     /// Something has happened to a lease.
@@ -239,9 +256,10 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// A module was looked at.
-    pub fn policy_loaded(&self, result: &'static str) {
-        self.policy_loads.get_or_create(&[("result", result)]).inc();
+    /// What is counted of policy modules on their way into use.
+    #[must_use]
+    pub fn policies(&self) -> &PolicyMetrics {
+        &self.policies
     }
 
     /// Whether this replica reconciles.

@@ -83,6 +83,8 @@ pub const EVENT_RENEWAL_REFUSED: &str = "RenewalRefused";
 pub const EVENT_DENIED: &str = "RequestDenied";
 /// Event on a Lease: its policy failed, see the PolicyReady condition.
 pub const EVENT_POLICY_FAILED: &str = "PolicyFailed";
+/// Event on a Lease: spec.policy.shadow would have decided differently; the note has both decisions.
+pub const EVENT_SHADOW_DIFFERS: &str = "ShadowDiffers";
 /// Event on a policy ConfigMap: its module is in use.
 pub const EVENT_POLICY_ACTIVATED: &str = "PolicyActivated";
 /// Event on a policy ConfigMap: its module was refused; the last good one stays in use.

@@ -184,7 +184,7 @@ impl<'a> Attempt<'a> {
                             look = Some(self.look());
                         }
                     }
-                    ending => return self.end(ending).await,
+                    ending => return self.end(ending, lease_watch).await,
                 }
             }
             // Reckoned anew every time: which ttl counts is known only when the lease is seen.
@@ -371,10 +371,10 @@ impl<'a> Attempt<'a> {
         Box::new(self.lease.present().map(LeaseSeen::of).unwrap_or_default())
     }
 
-    async fn end(mut self, ending: Acquiring) -> Ending {
+    async fn end(mut self, ending: Acquiring, watch: Option<Watch<Lease>>) -> Ending {
         let lease = self.seen();
         let problem = match ending {
-            Acquiring::Held(grant) => return self.held(grant).await,
+            Acquiring::Held(grant) => return self.held(grant, watch).await,
             // The caller's own limit has not passed, or it would have ended this.
             Acquiring::TimedOut if self.want.wait != Wait::No => {
                 self.withdraw().await;
@@ -403,7 +403,7 @@ impl<'a> Attempt<'a> {
         self.fail(error).await
     }
 
-    async fn held(self, grant: Grant) -> Ending {
+    async fn held(self, grant: Grant, watch: Option<Watch<Lease>>) -> Ending {
         let granted_after = self.beats.before_grant(grant.acted_on);
         let deadline = deadline(granted_after, grant.length_ms);
         if deadline <= self.client.clock.now() {
@@ -426,6 +426,7 @@ impl<'a> Attempt<'a> {
             renewals: grant.renewals,
             deadline,
             counter: self.beats.last(),
+            watch,
         }))
     }
 

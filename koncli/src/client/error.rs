@@ -190,10 +190,16 @@ impl Access {
         Self { verb, resource: "configmaps" }
     }
 
+    /// A verb on Events.
+    #[must_use]
+    pub const fn events(verb: &'static str) -> Self {
+        Self { verb, resource: "events" }
+    }
+
     /// The ClusterRole of `deploy/` that has it, and what else that role is for.
     fn role(&self) -> (&'static str, &'static str) {
         match (self.resource, self.verb) {
-            ("configmaps", _) => ("konductor-policy-author", "to upload policies"),
+            ("configmaps" | "events", _) => ("konductor-policy-author", "to upload policies"),
             ("leases.konductor.io/status", _) => ("konductor-lease-operator", "to release by force"),
             _ => ("konductor-lease-user", "what acquire, renew and release need"),
         }

@@ -2,15 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use konductor_crds::v1::RequestRef;
+use konductor_crds::{Lease, v1::RequestRef};
 
-use super::{clock::Moment, decide::Grant};
+use super::{clock::Moment, decide::Grant, watch::Watch};
 
 /// A hold on a lease, as this process knows it.
 ///
 /// It is not released when it is dropped: a program that ends uncleanly keeps its lease until it
 /// expires, and a program that ends cleanly calls [`release`](super::Client::release_hold).
-#[derive(Debug, Clone)]
 pub struct Hold {
     /// The lease that is held.
     pub lease: String,
@@ -33,6 +32,24 @@ pub struct Hold {
     pub renewals: i64,
     pub(crate) deadline: Moment,
     pub(crate) counter: i64,
+    /// The watch that showed the grant: renewals and the release go on reading it, so a hold costs one
+    /// watch from its beginning to its end. `None` after anything went wrong; the next use opens another.
+    pub(crate) watch: Option<Watch<Lease>>,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold")
+            .field("lease", &self.lease)
+            .field("namespace", &self.namespace)
+            .field("holder", &self.holder)
+            .field("request", &self.request)
+            .field("token", &self.token)
+            .field("expires", &self.expires)
+            .field("renewals", &self.renewals)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Hold {

@@ -200,6 +200,11 @@ impl Client {
         Ok(found)
     }
 
+    /// A watch of a Lease that begins with what it is now.
+    fn watch_lease(&self, lease: &str) -> watch::Watch<Lease> {
+        watch::object(self.leases.clone(), lease, watch::From::Now, Access::leases)
+    }
+
     /// Deletes a request, if it is still the one that is meant. Deleting one that is gone already succeeds.
     async fn delete_request(&self, name: &str, uid: Option<&str>) -> Result<(), CallFailure> {
         let params = DeleteParams {

@@ -61,7 +61,8 @@ impl Client {
         let request = status.and_then(|status| status.request.as_ref()).filter(|_| is_held_by(&found, holder));
         if let Some(request) = request {
             let from = found.metadata.resource_version.clone().map_or(From::Now, From::After);
-            self.release_request(lease, &doing, &request.name, &request.uid, from).await?;
+            let watch = watch::object(self.leases.clone(), lease, from, Access::leases);
+            self.release_request(&doing, &request.name, &request.uid, watch).await?;
             let token = status.and_then(|status| status.fencing_token).unwrap_or_default();
             return Ok(Released::Released { token });
         }
@@ -84,11 +85,11 @@ impl Client {
     pub async fn release_hold(&self, hold: Hold) -> Result<()> {
         let doing =
             format!("release lease \"{}\" in namespace \"{}\" as \"{}\"", hold.lease, self.namespace, hold.holder);
-        self.release_request(&hold.lease, &doing, &hold.request.name, &hold.request.uid, From::Now).await
+        let watch = hold.watch.unwrap_or_else(|| self.watch_lease(&hold.lease));
+        self.release_request(&doing, &hold.request.name, &hold.request.uid, watch).await
     }
 
-    async fn release_request(&self, lease: &str, doing: &str, name: &str, uid: &str, from: From) -> Result<()> {
-        let mut watch = watch::object(self.leases.clone(), lease, from, Access::leases);
+    async fn release_request(&self, doing: &str, name: &str, uid: &str, mut watch: Watch<Lease>) -> Result<()> {
         let mut deleting = Box::pin(self.delete_request(name, Some(uid)));
         let mut deleted = false;
         let until = Instant::now() + CONTROLLER_TIMEOUT;

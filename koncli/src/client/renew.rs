@@ -12,7 +12,7 @@ use super::{
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result},
     hold::Hold,
     is_held_by,
-    watch::{self, From, Seen},
+    watch::{self, From, Seen, Watch},
 };
 
 /// What a renewal brought.
@@ -32,11 +32,10 @@ pub struct Renewed {
 
 /// A hold that is to be renewed.
 struct Task<'a> {
-    lease: &'a str,
     doing: &'a str,
     request: &'a RequestRef,
     before: &'a Grant,
-    from: From,
+    watch: &'a mut Watch<Lease>,
 }
 
 impl Client {
@@ -59,7 +58,8 @@ impl Client {
             return Err(not_holder());
         };
         let from = found.metadata.resource_version.clone().map_or(From::Now, From::After);
-        let task = Task { lease, doing: &doing, request, before: &before, from };
+        let mut watch = watch::object(self.leases.clone(), lease, from, Access::leases);
+        let task = Task { doing: &doing, request, before: &before, watch: &mut watch };
         let (grant, _, _) = self.renew_request(task, before.acted_on + 1).await?;
         Ok(Renewed {
             request: RequestRef { renewals: grant.acted_on, ..request.clone() },
@@ -79,18 +79,20 @@ impl Client {
         let doing =
             format!("renew lease \"{}\" in namespace \"{}\" as \"{}\"", hold.lease, self.namespace, hold.holder);
         let (request, before) = (hold.request.clone(), hold.grant());
-        let task = Task { lease: &hold.lease, doing: &doing, request: &request, before: &before, from: From::Now };
         let counter = hold.counter.max(before.acted_on) + 1;
+        // Taken out: what a failed renewal has read of it is not read again, so it must not be kept then.
+        let mut watch = hold.watch.take().unwrap_or_else(|| self.watch_lease(&hold.lease));
+        let task = Task { doing: &doing, request: &request, before: &before, watch: &mut watch };
         let (grant, sent, counter) = self.renew_request(task, counter).await?;
         hold.renewed(grant, sent, counter);
+        hold.watch = Some(watch);
         Ok(())
     }
 
     /// Raises the counter to `counter`, or above what it turns out to be, and waits for the answer.
     async fn renew_request(&self, task: Task<'_>, counter: i64) -> Result<(Grant, Moment, i64)> {
-        let Task { lease, doing, request, before, from } = task;
+        let Task { doing, request, before, watch } = task;
         let RequestRef { name, uid, .. } = request;
-        let mut watch = watch::object(self.leases.clone(), lease, from, Access::leases);
         let until = Instant::now() + CONTROLLER_TIMEOUT;
         let mut sent = self.clock.now();
         let mut asked = counter;

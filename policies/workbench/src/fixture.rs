@@ -37,6 +37,12 @@ impl Case {
             Ask::Validate(_) => None,
         }
     }
+
+    /// Whether a decision should come of it, not a fault or a veto.
+    #[must_use]
+    pub fn expects_a_decision(&self) -> bool {
+        matches!(self.wanted, Wanted::Decision(_))
+    }
 }
 
 #[derive(Debug, Clone)]

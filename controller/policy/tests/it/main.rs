@@ -9,3 +9,4 @@ mod decoding;
 mod determinism;
 mod faults;
 mod input;
+mod probe;

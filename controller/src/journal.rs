@@ -1,0 +1,188 @@
+//! The journal of decisions, where it is switched on: every question and answer, exactly, in two
+//! files of which the older one is overwritten.
+//!
+//! It is written beside the way of a decision and never holds one up: what the disk does not take in
+//! time is left out and counted.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use konductor_policy::journal::{JournalError, Record};
+use tracing::warn;
+
+use crate::report::Metrics;
+
+/// The newest records.
+const NEWER: &str = "decisions.jsonl";
+/// The ones before.
+const OLDER: &str = "decisions.1.jsonl";
+
+/// How many records may wait for the disk. A record of a usual question has some kilobytes.
+const WAITING_MAX: usize = 1024;
+/// What was written reaches the file this soon, for who looks while the controller runs.
+const FLUSH_AFTER: Duration = Duration::from_millis(200);
+
+/// The writing end of the journal.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    lines: SyncSender<String>,
+    metrics: Arc<Metrics>,
+}
+
+impl Journal {
+    /// Opens the journal in a directory, which is made if it is not there. It takes at most `bytes` of the disk.
+    ///
+    /// # Errors
+    /// If the directory or the file cannot be made.
+    pub fn open(directory: &Path, bytes: u64, metrics: Arc<Metrics>) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let files = Files::open(directory, bytes / 2)?;
+        let (lines, receiver) = sync_channel(WAITING_MAX);
+        let counted = metrics.clone();
+        std::thread::Builder::new().name("journal".to_owned()).spawn(move || write(files, &receiver, &counted))?;
+        Ok(Self { lines, metrics })
+    }
+
+    /// Writes a record, soon.
+    pub fn write(&self, record: &Record) {
+        let result = match record.line() {
+            Ok(line) => match self.lines.try_send(line) {
+                Ok(()) => return,
+                Err(_) => "dropped",
+            },
+            Err(JournalError::TooLong { .. }) => "too_long",
+            Err(_) => "failed",
+        };
+        self.metrics.journal(result);
+    }
+}
+
+/// Writes lines until nobody can send any more.
+fn write(mut files: Files, lines: &Receiver<String>, metrics: &Metrics) {
+    let mut failing = false;
+    loop {
+        let result = match lines.recv_timeout(FLUSH_AFTER) {
+            Ok(line) => files.append(&line).inspect(|()| metrics.journal("written")),
+            Err(RecvTimeoutError::Timeout) => files.newer.flush(),
+            Err(RecvTimeoutError::Disconnected) => {
+                let _ = files.newer.flush();
+                return;
+            }
+        };
+        // A full disk is told once, and counted each time.
+        if let Err(error) = &result {
+            metrics.journal("failed");
+            if !failing {
+                warn!(error = error as &dyn std::error::Error, directory = %files.directory.display(), "cannot write the journal of decisions");
+            }
+        }
+        failing = result.is_err();
+    }
+}
+
+struct Files {
+    directory: PathBuf,
+    newer: BufWriter<File>,
+    written: u64,
+    most: u64,
+}
+
+impl Files {
+    fn open(directory: &Path, most: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(directory.join(NEWER))?;
+        let written = file.metadata()?.len();
+        Ok(Self { directory: directory.to_owned(), newer: BufWriter::new(file), written, most })
+    }
+
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        let bytes = line.len() as u64 + 1;
+        if self.written > 0 && self.written + bytes > self.most {
+            self.newer.flush()?;
+            std::fs::rename(self.directory.join(NEWER), self.directory.join(OLDER))?;
+            *self = Self::open(&self.directory, self.most)?;
+        }
+        self.written += bytes;
+        self.newer.write_all(line.as_bytes())?;
+        self.newer.write_all(b"\n")
+    }
+}
+
+/// Copies the journal in a directory to somewhere, oldest record first.
+///
+/// # Errors
+/// If there is none, or it cannot be read or written.
+pub fn print(directory: &Path, to: &mut impl io::Write) -> io::Result<()> {
+    match File::open(directory.join(OLDER)) {
+        Ok(mut older) => drop(io::copy(&mut older, to)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    io::copy(&mut File::open(directory.join(NEWER))?, to)?;
+    to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use konductor_policy::journal::VERSION;
+
+    use super::*;
+
+    fn record(n: usize) -> Record {
+        Record {
+            v: VERSION,
+            at: "2026-01-01T00:00:00.000Z".to_owned(),
+            lease: "ns/l".to_owned(),
+            uid: "u".to_owned(),
+            policy: "p".to_owned(),
+            digest: "d".to_owned(),
+            cause: "request".to_owned(),
+            input: n.to_string(),
+            output: None,
+            fault: None,
+            fuel: None,
+            applied: true,
+        }
+    }
+
+    #[test]
+    fn the_journal_keeps_the_newest_within_its_limit_and_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let line = record(100).line().expect("short").len() as u64 + 1;
+        let mut files = Files::open(directory.path(), 10 * line).expect("opened");
+        for n in 100..135 {
+            if n == 117 {
+                files.newer.flush().expect("flushed");
+                files = Files::open(directory.path(), 10 * line).expect("opened again");
+            }
+            files.append(&record(n).line().expect("short")).expect("written");
+        }
+        drop(files);
+        let mut printed = Vec::new();
+        print(directory.path(), &mut printed).expect("printed");
+        assert!(printed.len() as u64 <= 20 * line);
+        let kept: Vec<_> = String::from_utf8(printed)
+            .expect("text")
+            .lines()
+            .map(|line| Record::parse(line).expect("whole").input)
+            .collect();
+        let expected: Vec<_> = (120..135).map(|n| n.to_string()).collect();
+        assert_eq!(kept, expected, "the newest, without a gap");
+    }
+
+    #[test]
+    fn a_directory_without_a_journal_is_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(print(directory.path(), &mut Vec::new()).is_err());
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        assert!(Journal::open(&file, 1, Arc::new(Metrics::new())).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! Metrics of policy modules on their way into use. Their labels are words of ours, never a
+//! policy's name: see [`super::Metrics`].
+
+use std::time::Duration;
+
+use prometheus_client::{
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+type Counters = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// What is counted of modules.
+#[derive(Debug)]
+pub struct PolicyMetrics {
+    loads: Counters,
+    rejects: Counters,
+    cache: Counters,
+    compile: Histogram,
+    active: Gauge,
+}
+
+impl PolicyMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let loads = Counters::default();
+        registry.register("policy_loads", "Policy modules looked at, by outcome", loads.clone());
+        let rejects = Counters::default();
+        registry.register("policy_rejects", "Policy modules refused, by reason", rejects.clone());
+        let cache = Counters::default();
+        registry.register(
+            "policy_cache",
+            "Where the machine code of policy modules was looked for, by result",
+            cache.clone(),
+        );
+        // 1 ms to 16 s: a tiny module to the deadline.
+        let compile = Histogram::new(exponential_buckets(1e-3, 2.0, 15));
+        registry.register_with_unit(
+            "policy_compile",
+            "Time of compiling a policy module, successful or not",
+            Unit::Seconds,
+            compile.clone(),
+        );
+        let active = Gauge::default();
+        registry.register("policies_active", "Policy modules in use, each counted once", active.clone());
+        Self { loads, rejects, cache, compile, active }
+    }
+
+    /// A module was looked at: `active`, `refused`, `known_bad`, `rolled_back` or `failing`.
+    pub fn loaded(&self, outcome: &'static str) {
+        self.loads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A module was refused for this reason, one of the host's words.
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejects.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Machine code was looked for: `shared`, `hit`, `miss`; or a file was `tampered` with, or `not_kept`.
+    pub fn cache(&self, result: &'static str) {
+        self.cache.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// The compiler has worked for so long.
+    pub fn compiled(&self, took: Duration) {
+        self.compile.observe(took.as_secs_f64());
+    }
+
+    /// So many different modules are in use.
+    pub fn active(&self, count: usize) {
+        self.active.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
