@@ -571,7 +571,7 @@ mod tests {
     /// No module that is let in is known to do this; should a way be found, here it ends.
     #[test]
     fn other_bytes_or_another_cost_are_not_the_same() {
-        let answer = |output: &str, fuel| Answer { output: output.into(), fuel, duration: Duration::ZERO };
+        let answer = |output: &str, fuel| Answer { output: output.into(), fuel, duration: Duration::ZERO, memory: 0 };
         assert_eq!(same(&answer("{}", 1), &Answer { duration: Duration::MAX, ..answer("{}", 1) }), Ok(()));
         let bytes = same(&answer("{}", 1), &answer("{ }", 1)).expect_err("other bytes");
         assert!(bytes.to_string().contains("an answer twice, and not the same: {} and { };"), "{bytes}");

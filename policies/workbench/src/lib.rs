@@ -6,6 +6,7 @@
 //!   controller's rules and the real module. [`Story`](scenario::Story) tells and draws what happened.
 //! - [`mod@replay`]: a journal of decisions, reproduced byte for byte, or decided again by another module.
 //! - [`mod@eval`]: one decision. [`mod@bench`]: what it costs.
+//! - [`mod@harness`]: the same cases natively and in the sandbox, for policies in Rust.
 //! - [`mod@scaffold`]: what a new policy begins with, in four languages.
 //! - [`mod@inspect`]: what a module is, and every reason why a host would refuse it.
 //!
@@ -15,6 +16,7 @@
 pub mod bench;
 pub mod eval;
 pub mod fixture;
+pub mod harness;
 pub mod inspect;
 mod module;
 mod pattern;

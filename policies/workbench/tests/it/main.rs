@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod inspect;
+mod native;
 mod replay;
 mod scenarios;
 
