@@ -326,7 +326,9 @@ fn a_child_gets_no_environment() {
 #[test]
 fn a_child_dies_with_its_parent() {
     // The parent is a shell. It starts a compiler, says its number, and waits for us; the compiler waits for a module.
-    let script = format!("{CONTROLLER} compile-module 50 {} <&0 & echo $!; exec sleep 1000", patient().memory.0);
+    // By another number: of what runs beside it a shell takes the standard input away.
+    let compile = format!("{CONTROLLER} compile-module 50 {}", patient().memory.0);
+    let script = format!("exec 3<&0; {compile} <&3 3<&- & echo $!; exec sleep 1000");
     let mut parent = Command::new("/bin/sh")
         .args(["-c", &script])
         .stdin(Stdio::piped())
