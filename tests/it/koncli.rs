@@ -7,7 +7,7 @@ use konductor_crds::{
 use konductor_tests::*;
 use serde_json::json;
 
-use super::{crash::pending, lease_api::once_policy};
+use super::{crash::pending, lease_api::once_policy, policy::policy_is};
 
 async fn requests_of(team: &Namespace<'_>, holder: &str) -> Vec<LeaseRequest> {
     let mut all = team.requests().list(&Default::default()).await.expect("a list").items;
@@ -205,6 +205,7 @@ async fn policies(team: &Namespace<'_>, user: &User<'_>) {
     // 7: denied, in the policy's own words.
     author.koncli("lease create init --ttl 10m --policy once").run().await.exits_with(6);
     user.koncli("lease create init --ttl 10m --policy once --on-failure hold").run().await.succeeds();
+    policy_is(team, "init", "True", konductor_crds::v1::reasons::POLICY_ACTIVE).await;
     user.koncli("lease acquire init --holder a").run().await.succeeds();
     user.koncli("lease release init --holder a").run().await.succeeds();
     for tries in ["", " --wait", " --timeout 0"] {

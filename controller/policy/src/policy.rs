@@ -378,7 +378,6 @@ impl Policy {
     }
 
     /// As [`Policy::decide`], and also gives what went in and came out, as bytes: for the journal.
-    #[must_use]
     pub fn decide_taped(&self, question: &Question, params: &str) -> (Result<Decided, Fault>, Tape) {
         let mut tape = Tape::default();
         (self.decide_onto(question, params, Some(&mut tape)), tape)

@@ -1,6 +1,6 @@
 //! Fixtures: given this input, expect this decision.
 //!
-//! A file is a list of cases in YAML. What a case leaves out of its input is filled in, see [`fill`];
+//! A file is a list of cases in YAML. What a case leaves out of its input is filled in (`fixture/fill.rs`);
 //! of the decision it names what matters. `policies/README.md` has the format with examples.
 
 mod expect;

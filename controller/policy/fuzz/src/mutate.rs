@@ -38,14 +38,15 @@ impl Base {
         for payload in Parser::new(0).parse_all(&base.bytes) {
             let payload = payload.expect("a module of ours");
             if let Some((id, range)) = payload.as_section() {
-                base.sections.push((id, range));
+                base.sections.push((id, place(range.start)..place(range.end)));
             }
             match payload {
                 Payload::CodeSectionEntry(body) => {
                     let reader = body.get_operators_reader().expect("operators");
                     let operators: Vec<_> =
                         reader.into_iter_with_offsets().map(|found| found.expect("an operator")).collect();
-                    let end = body.range().end;
+                    let operators: Vec<_> = operators.into_iter().map(|(found, at)| (found, place(at))).collect();
+                    let end = place(body.range().end);
                     for (index, (operator, at)) in operators.iter().enumerate() {
                         let next = operators.get(index + 1).map_or(end, |(_, next)| *next);
                         let code = base.bytes[*at];
@@ -60,7 +61,7 @@ impl Base {
                 Payload::DataSection(section) => {
                     for segment in section {
                         let segment = segment.expect("a segment");
-                        let end = segment.range.end;
+                        let end = place(segment.range.end);
                         base.data.push(end - segment.data.len()..end);
                     }
                 }
@@ -69,6 +70,11 @@ impl Base {
         }
         base
     }
+}
+
+/// An offset in a module of ours, which has less than 4 GiB.
+fn place(offset: u64) -> usize {
+    usize::try_from(offset).expect("a module that is in memory")
 }
 
 /// The module with one to four changes.
