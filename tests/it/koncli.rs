@@ -119,7 +119,7 @@ async fn exit_codes_tell_what_has_happened() {
     user.koncli("lease create new --ttl 1m").run().await.exits_with(1).complains("already");
 
     outputs(&plane, &team, &user).await;
-    policies(&plane, &team, &user).await;
+    policies(&team, &user).await;
     checker::check(&plane.history(&team).await).unwrap_or_else(|violations| panic!("{violations}"));
 }
 
@@ -189,9 +189,9 @@ async fn outputs(plane: &ControlPlane, team: &Namespace<'_>, user: &User<'_>) {
     user.koncli("lease history db").run().await.succeeds().prints("HELD-FOR").prints("Superseded");
 }
 
-async fn policies(plane: &ControlPlane, team: &Namespace<'_>, user: &User<'_>) {
+async fn policies(team: &Namespace<'_>, user: &User<'_>) {
     let author = team.user(&["konductor-policy-author"]).await;
-    let module = once_policy(plane);
+    let module = once_policy();
     author.koncli("policy list").run().await.succeeds().complains("the built-in policy is always there");
     user.koncli("policy upload once").arg(&module).run().await.exits_with(6).complains("configmaps");
     author.koncli("policy upload default").arg(&module).run().await.exits_with(2).complains("built-in");
