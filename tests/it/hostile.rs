@@ -21,7 +21,9 @@ async fn every_hostile_module_comes_to_its_end_and_nobody_else_notices() {
     let (reports, honest) = siege.lay(&table.cases).await;
     let failed: Vec<String> = reports
         .iter()
-        .filter_map(|report| Some(format!("{}: {}\n    got {}", report.case.case, report.problem.as_ref()?, report.got)))
+        .filter_map(|report| {
+            Some(format!("{}: {}\n    got {}", report.case.case, report.problem.as_ref()?, report.got))
+        })
         .collect();
     assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), reports.len(), failed.join("\n"));
     assert!(honest >= 20, "the honest lease changed hands only {honest} times");

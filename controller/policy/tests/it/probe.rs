@@ -18,7 +18,12 @@ fn probed(name: &str, params: &[&str]) -> Result<Probed, ProbeFailure> {
 #[test]
 fn what_no_policy_may_do_is_found_before_a_lease_is_there() {
     for (name, reason, case, says) in [
-        ("probe_grants_always", "ProbeVetoed", "a held lease that an equal wants", "granted the lease while it is held"),
+        (
+            "probe_grants_always",
+            "ProbeVetoed",
+            "a held lease that an equal wants",
+            "granted the lease while it is held",
+        ),
         ("probe_traps_on_long_input", "ProbeFault", "512 requests", "konductor_decide trapped: access outside"),
         ("probe_keeps_too_much", "ProbeVetoed", "a free lease that one wants", "6000 bytes of state"),
         ("probe_spoils_its_state", "ProbeFault", "with the state that it answered", "gave up"),
