@@ -7,6 +7,7 @@ mod architecture;
 mod control_plane;
 mod crash;
 mod expiry;
+mod hostile;
 mod input;
 mod koncli;
 mod lease_api;

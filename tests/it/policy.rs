@@ -21,22 +21,9 @@ use serde_json::{Value, json};
 
 use crate::lifecycle::{ask, event, held_by, hold, holds, is_finished, is_told, touch, wait_for, waits};
 
-/// The example policy, built as policies/README.md says, and in a target directory of its own: cargo may be at work in
-/// the usual one.
+/// A policy of the library, built as `make policies` does.
 pub(crate) fn newest_first() -> Vec<u8> {
-    let target = repo::path("target/guest");
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(repo::root())
-        .args(["build", "--locked", "-p", "konductor-policy-newest-first", "--profile", "guest"])
-        .args(["--target", "wasm32-unknown-unknown", "--target-dir"])
-        .arg(&target)
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .output()
-        .expect("cargo runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let module = target.join("wasm32-unknown-unknown/guest/konductor_policy_newest_first.wasm");
-    std::fs::read(module).expect("the module")
+    konductor_policy_library::build_one("newest-first").unwrap_or_else(|problem| panic!("{problem}")).bytes
 }
 
 /// The same module with other bytes: a custom section says nothing.
@@ -186,8 +173,13 @@ async fn a_policy_uploaded_with_kubectl_decides_from_then_on() {
     let author = team.user(&["konductor-policy-author"]).await;
 
     // Named, but not there: the built-in rules decide, or nobody does.
-    team.create_lease_with("goes-on", json!({"ttl": "10m", "policy": {"name": "newest-first"}})).await;
-    team.create_lease_with("holds-on", named("newest-first", "Hold")).await;
+    // Older ones wait: who is next is then seen several times.
+    let params = json!({"denyOlder": false});
+    team.create_lease_with("goes-on", json!({"ttl": "10m", "policy": {"name": "newest-first", "params": params}}))
+        .await;
+    let mut hold_on = named("newest-first", "Hold");
+    hold_on["policy"]["params"] = params;
+    team.create_lease_with("holds-on", hold_on).await;
     let said = policy_is(&team, "goes-on", "False", reasons::POLICY_NOT_FOUND).await;
     for part in ["newest-first", "konductor.io/policy-module=true", "team", "konductor-system"] {
         assert!(said.contains(part), "{said}");

@@ -22,7 +22,7 @@ use crate::{
 
 const GRANT: &str = r#"{"grant":{"request":0,"ttlMs":60000},"reason":"first come"}"#;
 
-/// A module of 112 KB that takes the compiler 18 seconds.
+/// A module below a MiB that takes the compiler half a minute and more.
 fn bomb() -> Vec<u8> {
     let mut types = TypeSection::new();
     types.ty().function([], []);
@@ -35,21 +35,24 @@ fn bomb() -> Vec<u8> {
         answer.iter().for_each(|answer| _ = body.instruction(answer));
         code.function(body.instruction(&Instruction::End));
     }
-    functions.function(0);
-    let mut body = Function::new([(60, ValType::I64)]);
     // Loops in loops, sixty deep, and every value may come from any of them.
+    let mut dear = Function::new([(60, ValType::I64)]);
     for n in 0..5_000u32 {
-        body.instruction(&Instruction::Loop(BlockType::Empty));
-        body.instruction(&Instruction::LocalGet(n * 13 % 60)).instruction(&Instruction::LocalGet(n % 60));
-        body.instruction(&Instruction::I64Add).instruction(&Instruction::LocalSet(n * 5 % 60));
-        body.instruction(&Instruction::LocalGet(n * 3 % 60)).instruction(&Instruction::I64Eqz);
-        body.instruction(&Instruction::BrIf(0));
+        dear.instruction(&Instruction::Loop(BlockType::Empty));
+        dear.instruction(&Instruction::LocalGet(n * 13 % 60)).instruction(&Instruction::LocalGet(n % 60));
+        dear.instruction(&Instruction::I64Add).instruction(&Instruction::LocalSet(n * 5 % 60));
+        dear.instruction(&Instruction::LocalGet(n * 3 % 60)).instruction(&Instruction::I64Eqz);
+        dear.instruction(&Instruction::BrIf(0));
         if n % 60 == 59 {
-            (0..60).for_each(|_| _ = body.instruction(&Instruction::End));
+            (0..60).for_each(|_| _ = dear.instruction(&Instruction::End));
         }
     }
-    (0..5_000 % 60).for_each(|_| _ = body.instruction(&Instruction::End));
-    code.function(body.instruction(&Instruction::End));
+    (0..5_000 % 60).for_each(|_| _ = dear.instruction(&Instruction::End));
+    dear.instruction(&Instruction::End);
+    for _ in 0..8 {
+        functions.function(0);
+        code.function(&dear);
+    }
     let mut memories = MemorySection::new();
     memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
     let mut exports = ExportSection::new();

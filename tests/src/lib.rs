@@ -35,6 +35,7 @@ mod cli;
 mod controller;
 mod etcd;
 pub mod guard;
+pub mod hostile;
 pub mod identity;
 pub mod kubeconfig;
 pub mod kubelet;

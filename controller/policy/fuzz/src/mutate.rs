@@ -25,7 +25,16 @@ pub(crate) struct Base {
 /// Kinds of operators that take and give the same types.
 const KINDS: [(u8, u8); 8] =
     // i32 comparisons, i64 comparisons, i32 unary and arithmetic, i64 unary and arithmetic, f32 and f64 arithmetic.
-    [(0x46, 0x4f), (0x51, 0x5a), (0x67, 0x69), (0x6a, 0x78), (0x79, 0x7b), (0x7c, 0x8a), (0x92, 0x98), (0xa0, 0xa6)];
+    [
+        (0x46, 0x4f),
+        (0x51, 0x5a),
+        (0x67, 0x69),
+        (0x6a, 0x78),
+        (0x79, 0x7b),
+        (0x7c, 0x8a),
+        (0x92, 0x98),
+        (0xa0, 0xa6),
+    ];
 
 impl Base {
     /// Looks at a module.
@@ -38,20 +47,22 @@ impl Base {
         for payload in Parser::new(0).parse_all(&base.bytes) {
             let payload = payload.expect("a module of ours");
             if let Some((id, range)) = payload.as_section() {
-                base.sections.push((id, range));
+                base.sections.push((id, place(range.start)..place(range.end)));
             }
             match payload {
                 Payload::CodeSectionEntry(body) => {
                     let reader = body.get_operators_reader().expect("operators");
                     let operators: Vec<_> =
                         reader.into_iter_with_offsets().map(|found| found.expect("an operator")).collect();
-                    let end = body.range().end;
+                    let operators: Vec<_> = operators.into_iter().map(|(found, at)| (found, place(at))).collect();
+                    let end = place(body.range().end);
                     for (index, (operator, at)) in operators.iter().enumerate() {
                         let next = operators.get(index + 1).map_or(end, |(_, next)| *next);
                         let code = base.bytes[*at];
                         if matches!(operator, Operator::I32Const { .. } | Operator::I64Const { .. }) {
                             base.constants.push(next - 1);
-                        } else if let Some((first, last)) = KINDS.iter().find(|(first, last)| (*first..=*last).contains(&code))
+                        } else if let Some((first, last)) =
+                            KINDS.iter().find(|(first, last)| (*first..=*last).contains(&code))
                         {
                             base.operators.push((*at, *first, *last));
                         }
@@ -60,7 +71,7 @@ impl Base {
                 Payload::DataSection(section) => {
                     for segment in section {
                         let segment = segment.expect("a segment");
-                        let end = segment.range.end;
+                        let end = place(segment.range.end);
                         base.data.push(end - segment.data.len()..end);
                     }
                 }
@@ -69,6 +80,11 @@ impl Base {
         }
         base
     }
+}
+
+/// An offset in a module of ours, which has less than 4 GiB.
+fn place(offset: u64) -> usize {
+    usize::try_from(offset).expect("a module that is in memory")
 }
 
 /// The module with one to four changes.

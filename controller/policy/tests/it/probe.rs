@@ -18,16 +18,21 @@ fn probed(name: &str, params: &[&str]) -> Result<Probed, ProbeFailure> {
 #[test]
 fn what_no_policy_may_do_is_found_before_a_lease_is_there() {
     for (name, reason, case, says) in [
-        ("probe_grants_always", "ProbeVetoed", "a free lease that nobody wants", "named request 0, but was shown 0"),
+        (
+            "probe_grants_always",
+            "ProbeVetoed",
+            "a held lease that an equal wants",
+            "granted the lease while it is held",
+        ),
         ("probe_traps_on_long_input", "ProbeFault", "512 requests", "konductor_decide trapped: access outside"),
-        ("probe_keeps_too_much", "ProbeVetoed", "a free lease that nobody wants", "6000 bytes of state"),
+        ("probe_keeps_too_much", "ProbeVetoed", "a free lease that one wants", "6000 bytes of state"),
         ("probe_spoils_its_state", "ProbeFault", "with the state that it answered", "gave up"),
         ("probe_refuses_params_by_trapping", "ProbeFault", "whether params are valid", "konductor_validate trapped"),
-        ("traps", "ProbeFault", "a free lease that nobody wants", "konductor_decide trapped"),
-        ("loops", "ProbeFault", "a free lease that nobody wants", "used up its 50000000 units of fuel"),
-        ("not_json", "ProbeFault", "a free lease that nobody wants", "not JSON"),
-        ("answers_nothing", "ProbeFault", "a free lease that nobody wants", "answered nothing"),
-        ("negative_index", "ProbeFault", "a free lease that nobody wants", "does not know"),
+        ("traps", "ProbeFault", "a free lease that one wants", "konductor_decide trapped"),
+        ("loops", "ProbeFault", "a free lease that one wants", "used up its 50000000 units of fuel"),
+        ("not_json", "ProbeFault", "a free lease that one wants", "not JSON"),
+        ("answers_nothing", "ProbeFault", "a free lease that one wants", "answered nothing"),
+        ("negative_index", "ProbeFault", "a free lease that one wants", "does not know"),
     ] {
         let failure = probed(name, &[]).expect_err(name);
         assert_eq!(failure.reason(), reason, "{name}: {failure}");
