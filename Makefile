@@ -85,7 +85,7 @@ fuzz: tools ## fuzz the sandbox by coverage: what guests answer, what is uploade
 	$(call say,build (the first time takes some minutes; libFuzzer needs a C++ compiler))
 	@$(CARGO) build $(LOCKED) --workspace --bin konductor-fuzz
 	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/controller/policy/fuzz/instrumented $(CARGO) build $(LOCKED) --workspace \
-		--bin fuzz-answer --bin fuzz-module --bin fuzz-input
+		--features konductor-policy-fuzz/coverage --bin fuzz-answer --bin fuzz-module --bin fuzz-input
 	@controller/policy/fuzz/run $(SECONDS_PER_TARGET) $(SEED)
 
 hostile: tools ## every hostile policy against the real controller: case, expected, got; and what it costs others
