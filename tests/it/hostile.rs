@@ -36,7 +36,9 @@ async fn every_hostile_module_comes_to_its_end_and_nobody_else_notices() {
     let (reports, honest) = siege.lay(&table.cases).await;
     let failed: Vec<String> = reports
         .iter()
-        .filter_map(|report| Some(format!("{}: {}\n    got {}", report.case.case, report.problem.as_ref()?, report.got)))
+        .filter_map(|report| {
+            Some(format!("{}: {}\n    got {}", report.case.case, report.problem.as_ref()?, report.got))
+        })
         .collect();
     assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), reports.len(), failed.join("\n"));
     assert!(honest >= 20, "the honest lease changed hands only {honest} times");
@@ -56,9 +58,8 @@ async fn while_modules_are_swapped_each_decision_is_one_modules_and_none_is_lost
     let options = ControllerOptions::with("--leader-elect=false --max-hold 12s");
     let controller = Controller::start(&plane, options).await;
     let (team, stubborn) = (plane.namespace("team").await, plane.namespace("stubborn").await);
-    let module = |word: &str| {
-        rules(&[(WANTED, &format!(r#"{{"grant":{{"request":0,"ttlMs":600000}},"reason":"{word}"}}"#))])
-    };
+    let module =
+        |word: &str| rules(&[(WANTED, &format!(r#"{{"grant":{{"request":0,"ttlMs":600000}},"reason":"{word}"}}"#))]);
     let modules = [module("one"), module("two")];
     let digests: BTreeMap<String, &str> = modules.iter().map(|m| digest_of(m)).zip(["one", "two"]).collect();
     upload(&team, "p", "policy.wasm", &modules[0]).await;
@@ -123,7 +124,9 @@ async fn while_modules_are_swapped_each_decision_is_one_modules_and_none_is_lost
     let never = async {
         let (_, holding) = hold(&stubborn, "kept", "keeper").await;
         let next = stubborn.request("kept", "next").await;
-        stubborn.lease_is("kept", "renewed by its policy", |l| l.status.as_ref().is_some_and(|s| s.renewals > Some(0))).await;
+        stubborn
+            .lease_is("kept", "renewed by its policy", |l| l.status.as_ref().is_some_and(|s| s.renewals > Some(0)))
+            .await;
         holds(&stubborn, &next).await;
         let lease = stubborn.lease("kept").await;
         assert_eq!(lease.ending_of(holding.token), Some(HoldEnd::Expired), "it ends at --max-hold");

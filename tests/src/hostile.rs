@@ -189,7 +189,8 @@ mod tests {
     fn every_row_of_the_threat_model_is_in_the_table_once_or_more() {
         let table = table();
         let tried = table.cases.iter().flat_map(|case| &case.rows);
-        let all: std::collections::BTreeSet<u8> = tried.chain(table.elsewhere.iter().flat_map(|e| &e.rows)).copied().collect();
+        let all: std::collections::BTreeSet<u8> =
+            tried.chain(table.elsewhere.iter().flat_map(|e| &e.rows)).copied().collect();
         let missing: Vec<u8> = (1..=47).filter(|row| !all.contains(row)).collect();
         assert_eq!(missing, [0; 0], "rows that nobody has thought of");
         assert!(table.elsewhere.iter().all(|elsewhere| elsewhere.why.len() > 20), "say why");
@@ -207,7 +208,10 @@ mod tests {
             }
         }
         let used = |file: &str| {
-            table.cases.iter().any(|case| matches!(&case.module, Source::Wat(name) | Source::Sleeper(name) if name == file))
+            table
+                .cases
+                .iter()
+                .any(|case| matches!(&case.module, Source::Wat(name) | Source::Sleeper(name) if name == file))
         };
         let unused: Vec<String> = modules::files().into_iter().filter(|file| !used(file)).collect();
         assert_eq!(unused, [""; 0], "files that no case uses");

@@ -184,7 +184,9 @@ pub(super) fn made(name: &str) -> Vec<u8> {
         "manySections" => Parts { customs: 100_000, ..Parts::default() }.module(),
         "manySegments" => gzip(&Parts { segments: vec![(0, 0); 100_000], ..Parts::default() }.module()),
         // One byte at either end of all the memory there may be: an image of 16 MiB for two bytes.
-        "sparseSegments" => Parts { pages: 256, segments: vec![(0, 1), ((16 << 20) - 1, 1)], ..Parts::default() }.module(),
+        "sparseSegments" => {
+            Parts { pages: 256, segments: vec![(0, 1), ((16 << 20) - 1, 1)], ..Parts::default() }.module()
+        }
         "segmentBeyond" => Parts { segments: vec![(1 << 30, 1)], ..Parts::default() }.module(),
         // Ten times as deep, 40 KB, the compiler takes seconds: its time grows with the square. That one would be ended
         // as slowToCompile is.
@@ -275,10 +277,8 @@ impl Parts<'_> {
         memories.memory(MemoryType { minimum, maximum: None, memory64: false, shared: false, page_size_log2: None });
         let mut globals = GlobalSection::new();
         for _ in 0..self.globals {
-            globals.global(
-                GlobalType { val_type: ValType::I32, mutable: true, shared: false },
-                &ConstExpr::i32_const(0),
-            );
+            globals
+                .global(GlobalType { val_type: ValType::I32, mutable: true, shared: false }, &ConstExpr::i32_const(0));
         }
         let mut exports = ExportSection::new();
         exports.export("memory", ExportKind::Memory, 0).export("konductor_policy_v1", ExportKind::Func, 0);

@@ -99,7 +99,9 @@ impl<'p> Siege<'p> {
         let (slow, honest) = (plane.namespace("hostile-slow").await, plane.namespace("honest").await);
         let first = rules(&[(WANTED, r#"{"grant":{"request":0,"ttlMs":60000},"reason":"first come"}"#)]);
         upload(&honest, "honest", "policy.wasm", &first).await;
-        honest.create_lease_with("well", json!({"ttl": "10m", "policy": {"name": "honest", "onFailure": "Hold"}})).await;
+        honest
+            .create_lease_with("well", json!({"ttl": "10m", "policy": {"name": "honest", "onFailure": "Hold"}}))
+            .await;
         honest.lease_is("well", "decided by its policy", |l| condition(l).0 == "True/PolicyActive").await;
         for _ in 0..20 {
             turn(&honest).await;

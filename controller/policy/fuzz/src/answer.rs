@@ -139,9 +139,33 @@ fn mutated(u: &mut Unstructured<'_>, mut answer: Vec<u8>) -> Result<Vec<u8>> {
 /// Pieces of JSON one after the other, as a generator that has lost its way writes them.
 fn pieces(u: &mut Unstructured<'_>) -> Result<String> {
     const PIECES: [&str; 27] = [
-        "{", "}", "[", "]", ",", ":", "\"", "null", "true", "-1", "1e400", "1.5", "18446744073709551615", "\"\\u0000\"",
-        "\"\\ud83d\"", "\u{1b}[2J", "\"hold\":", "\"grant\":", "\"deny\":", "\"wakeInMs\":", "\"state\":", "\"reason\":",
-        "{\"action\":\"keep\"}", "{\"request\":0,\"ttlMs\":1}", "[{\"request\":0,\"reason\":\"x\"}]", "\"x\"", "7",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "null",
+        "true",
+        "-1",
+        "1e400",
+        "1.5",
+        "18446744073709551615",
+        "\"\\u0000\"",
+        "\"\\ud83d\"",
+        "\u{1b}[2J",
+        "\"hold\":",
+        "\"grant\":",
+        "\"deny\":",
+        "\"wakeInMs\":",
+        "\"state\":",
+        "\"reason\":",
+        "{\"action\":\"keep\"}",
+        "{\"request\":0,\"ttlMs\":1}",
+        "[{\"request\":0,\"reason\":\"x\"}]",
+        "\"x\"",
+        "7",
     ];
     (0..u.int_in_range(0..=40)?).map(|_| u.choose(&PIECES).copied()).collect()
 }

@@ -38,6 +38,8 @@ fn keep(target: Target, bytes: &[u8]) {
         Ok(()) => eprintln!(
             "the failing input is in {FAILURES}/{name}; repeat it with\n    cargo run --workspace --bin konductor-fuzz -- repeat {target} {FAILURES}/{name}"
         ),
-        Err(problem) => eprintln!("the failing input cannot be kept in {FAILURES}/{name} ({problem}); it is {bytes:02x?}"),
+        Err(problem) => {
+            eprintln!("the failing input cannot be kept in {FAILURES}/{name} ({problem}); it is {bytes:02x?}")
+        }
     }
 }

@@ -86,8 +86,22 @@ fn params(u: &mut Unstructured<'_>) -> Result<String> {
 fn member(u: &mut Unstructured<'_>) -> Result<String> {
     let name = *u.choose(&["preemption", "gracePeriod", "minHold", "lockDelay", "aging", "agin", ""])?;
     const VALUES: [&str; 16] = [
-        "\"Never\"", "\"LowerPriority\"", "\"10s\"", "\"1h30m\"", "\"0s\"", "\"-1s\"", "\"366d\"", "\"99999999999h\"", "1",
-        "0.5", "-1", "1e300", "1e-300", "null", "{}", "\"\\u0000\"",
+        "\"Never\"",
+        "\"LowerPriority\"",
+        "\"10s\"",
+        "\"1h30m\"",
+        "\"0s\"",
+        "\"-1s\"",
+        "\"366d\"",
+        "\"99999999999h\"",
+        "1",
+        "0.5",
+        "-1",
+        "1e300",
+        "1e-300",
+        "null",
+        "{}",
+        "\"\\u0000\"",
     ];
     let value = if u.ratio(1, 8)? { json(u, 0)? } else { (*u.choose(&VALUES)?).to_owned() };
     Ok(format!("{}:{value}", serde_json::Value::from(name)))
@@ -101,7 +115,10 @@ fn json(u: &mut Unstructured<'_>, depth: usize) -> Result<String> {
         2 => format!("{:e}", f64::from(u.arbitrary::<f32>()?)),
         3 => serde_json::Value::from(questions::text(u)?).to_string(),
         4 => "[".repeat(u.int_in_range(0..=200)?),
-        5 => format!("[{}]", (0..u.int_in_range(0..=3)?).map(|_| json(u, depth + 1)).collect::<Result<Vec<_>>>()?.join(",")),
+        5 => format!(
+            "[{}]",
+            (0..u.int_in_range(0..=3)?).map(|_| json(u, depth + 1)).collect::<Result<Vec<_>>>()?.join(",")
+        ),
         _ => {
             let member = |u: &mut Unstructured<'_>| {
                 Ok(format!("{}:{}", serde_json::Value::from(questions::text(u)?), json(u, depth + 1)?))

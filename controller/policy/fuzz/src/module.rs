@@ -45,7 +45,10 @@ pub(crate) fn run(bytes: &[u8]) -> String {
 
 fn refused(rejection: &Rejection) -> String {
     let said = rejection.to_string();
-    assert!(said.len() < 4096 && !said.chars().any(char::is_control), "a message that is not fit to be shown: {said:?}");
+    assert!(
+        said.len() < 4096 && !said.chars().any(char::is_control),
+        "a message that is not fit to be shown: {said:?}"
+    );
     format!("refused {}", rejection.reason())
 }
 

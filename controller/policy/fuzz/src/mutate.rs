@@ -25,7 +25,16 @@ pub(crate) struct Base {
 /// Kinds of operators that take and give the same types.
 const KINDS: [(u8, u8); 8] =
     // i32 comparisons, i64 comparisons, i32 unary and arithmetic, i64 unary and arithmetic, f32 and f64 arithmetic.
-    [(0x46, 0x4f), (0x51, 0x5a), (0x67, 0x69), (0x6a, 0x78), (0x79, 0x7b), (0x7c, 0x8a), (0x92, 0x98), (0xa0, 0xa6)];
+    [
+        (0x46, 0x4f),
+        (0x51, 0x5a),
+        (0x67, 0x69),
+        (0x6a, 0x78),
+        (0x79, 0x7b),
+        (0x7c, 0x8a),
+        (0x92, 0x98),
+        (0xa0, 0xa6),
+    ];
 
 impl Base {
     /// Looks at a module.
@@ -52,7 +61,8 @@ impl Base {
                         let code = base.bytes[*at];
                         if matches!(operator, Operator::I32Const { .. } | Operator::I64Const { .. }) {
                             base.constants.push(next - 1);
-                        } else if let Some((first, last)) = KINDS.iter().find(|(first, last)| (*first..=*last).contains(&code))
+                        } else if let Some((first, last)) =
+                            KINDS.iter().find(|(first, last)| (*first..=*last).contains(&code))
                         {
                             base.operators.push((*at, *first, *last));
                         }

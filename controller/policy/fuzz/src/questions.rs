@@ -76,8 +76,7 @@ fn hold(u: &mut Unstructured<'_>, now: Time) -> Result<HoldView> {
 }
 
 fn history(u: &mut Unstructured<'_>, now: Time) -> Result<Vec<PastHold>> {
-    let endings =
-        [Ending::Released, Ending::Expired, Ending::Preempted, Ending::ForceReleased, Ending::Superseded];
+    let endings = [Ending::Released, Ending::Expired, Ending::Preempted, Ending::ForceReleased, Ending::Superseded];
     (0..u.int_in_range(0..=HISTORY_MAX)?)
         .map(|n| {
             Ok(PastHold {

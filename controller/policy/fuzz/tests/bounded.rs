@@ -54,10 +54,14 @@ fn whatever_is_uploaded_ends_in_a_word_and_leaves_nothing_behind() {
     for how in ["decided", "refused Invalid", "refused NotWasm", "FuelExhausted", "Trap", "Output"] {
         assert!(figures.ended(how) > 0, "{how}: {figures}");
     }
-    assert!(figures.cases() - figures.ended("refused") - figures.ended("too short") > 150, "few of them ran: {figures}");
+    assert!(
+        figures.cases() - figures.ended("refused") - figures.ended("too short") > 150,
+        "few of them ran: {figures}"
+    );
     // The engine keeps places for a few instances and a table of types. A module that was
     // not given back would be some mappings each, and the text of its machine code.
-    let (grown, mapped) = (ALLOCATOR.current_usage().saturating_sub(heap), Mappings::now().0.saturating_sub(mappings.0));
+    let (grown, mapped) =
+        (ALLOCATOR.current_usage().saturating_sub(heap), Mappings::now().0.saturating_sub(mappings.0));
     println!("after them {grown} bytes and {mapped} mappings more");
     assert!(grown < 1 << 20, "{grown} bytes were not given back");
     assert!(mapped < 64 + 8 * host().limits().concurrent, "{mapped} mappings were not given back");
