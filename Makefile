@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench fuzz hostile generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile fuzz generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -43,6 +43,7 @@ test: tools ## everything: lint, each crate alone, unit and integration tests, d
 	@for crate in $(ALONE); do $(CARGO) check $(LOCKED) -q -p "$$crate"; done
 	$(call say,the binaries of a control plane)
 	@tests/control-plane/assets >/dev/null
+	@$(MAKE) policies
 	$(call say,build)
 	@# With the tests and not before them: so the binaries share what is compiled for the tests.
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins --tests
@@ -92,6 +93,10 @@ hostile: tools ## every hostile policy against the real controller: case, expect
 	@tests/control-plane/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins
 	@$(CARGO) run $(LOCKED) -q --workspace --bin konductor-hostile
+
+policies: tools ## every policy of the library, in four languages, into target/policies; prints sizes and digests
+	$(call say,the library of policies)
+	@$(CARGO) run $(LOCKED) -q -p konductor-policy-library
 
 generate: tools ## crds/*.yaml and the JSON Schemas, from the types
 	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds

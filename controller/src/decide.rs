@@ -393,7 +393,7 @@ impl Decider {
                 decided
             }
         };
-        self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| d.fuel).map_err(|f| f.reason()));
+        self.metrics.decision(started.elapsed(), decided.as_ref().map(|d| (d.fuel, d.memory)).map_err(|f| f.reason()));
         if decided.as_ref().is_ok_and(|d| d.texts_cut) {
             self.metrics.guard(konductor_core::Clamp::Reason.rule());
         }

@@ -32,7 +32,7 @@ use tracing::{info, warn};
 use self::{
     allowance::Allowance,
     intake::{Intake, Waiting},
-    look::{Look, Looked},
+    look::{Look, Looked, Turns},
     refusals::{Counts, Refusal, Refusals},
 };
 use crate::{
@@ -61,6 +61,7 @@ pub struct Policies {
     slots: RwLock<HashMap<Key, Slot>>,
     intake: Mutex<Intake>,
     refusals: Mutex<Refusals>,
+    turns: Turns,
     /// Namespaces with ConfigMaps to look at, and beside them the controller's own.
     lanes: Queue<String>,
     shared_lane: Queue<String>,
@@ -200,6 +201,7 @@ impl Policies {
             slots: RwLock::default(),
             intake: Mutex::default(),
             refusals: Mutex::default(),
+            turns: Turns::default(),
             lanes: Queue::default(),
             shared_lane: Queue::default(),
             gone: Queue::default(),
@@ -444,7 +446,7 @@ impl Policies {
         let this = self.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let (refusals, metrics) = (&this.refusals, &*this.surroundings.get()?.metrics);
-            let looked = Look { host: &this.host, refusals, metrics, active, params }.at(&map);
+            let looked = Look { host: &this.host, refusals, turns: &this.turns, metrics, active, params }.at(&map);
             Some((looked, map))
         });
         let (looked, map) = match looked.await {

@@ -230,13 +230,16 @@ pub enum OnFailureArg {
 pub enum PolicyCommand {
     /// Upload a WebAssembly module as a policy
     #[command(
-        after_help = "It becomes a ConfigMap with the label konductor.io/policy-module=true, compressed if it is large. A policy of the same name is replaced; leases that use it go over to the new module when it has proved to work.\n\nExample:\n  koncli policy upload weekdays target/wasm32-unknown-unknown/release/weekdays.wasm"
+        after_help = "It is checked first, as the controller will check it: whether it loads, and whether it answers some dozens of questions well, with the params of the leases that use it. Then it becomes a ConfigMap with the label konductor.io/policy-module=true, compressed if it is large. A policy of the same name is replaced; leases that use it go over to the new module when it has proved to work.\n\nExample:\n  koncli policy upload weekdays target/wasm32-unknown-unknown/release/weekdays.wasm"
     )]
     Upload {
         /// Name of the policy
         name: String,
         /// The module, a .wasm file
         file: PathBuf,
+        /// Do not load and probe the module here first, as the controller will
+        #[arg(long)]
+        no_check: bool,
     },
     /// List uploaded policies
     List {

@@ -42,6 +42,24 @@ fn the_policy_host_knows_neither_kubernetes_nor_tokio() {
     }
 }
 
+#[test]
+fn the_workbench_opens_nothing_and_starts_nothing() {
+    for dependency in dependencies("konductor-workbench") {
+        for stranger in ["kube", "k8s-openapi", "tokio", "koncli", "konductor-controller"] {
+            assert!(dependency != stranger, "konductor-workbench depends on {dependency}");
+        }
+    }
+    let mut sources = Vec::new();
+    files(&repo::path("policies/workbench/src"), &mut sources);
+    assert!(sources.len() > 15, "{} sources", sources.len());
+    for source in sources {
+        let text = std::fs::read_to_string(&source).expect("readable");
+        for stranger in ["std::fs", "std::net", "std::process", "std::thread", "Instant::now", "SystemTime::now"] {
+            assert!(!text.contains(stranger), "{} uses {stranger}", source.display());
+        }
+    }
+}
+
 /// Every file below a directory, without what is built and what git keeps for itself.
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).expect("readable").map(|entry| entry.expect("readable")) {

@@ -7,7 +7,7 @@ use konductor_crds::{
 use konductor_tests::*;
 use serde_json::json;
 
-use super::{crash::pending, lease_api::once_policy};
+use super::{crash::pending, lease_api::once_policy, policy::policy_is};
 
 async fn requests_of(team: &Namespace<'_>, holder: &str) -> Vec<LeaseRequest> {
     let mut all = team.requests().list(&Default::default()).await.expect("a list").items;
@@ -119,7 +119,7 @@ async fn exit_codes_tell_what_has_happened() {
     user.koncli("lease create new --ttl 1m").run().await.exits_with(1).complains("already");
 
     outputs(&plane, &team, &user).await;
-    policies(&plane, &team, &user).await;
+    policies(&team, &user).await;
     checker::check(&plane.history(&team).await).unwrap_or_else(|violations| panic!("{violations}"));
 }
 
@@ -189,9 +189,9 @@ async fn outputs(plane: &ControlPlane, team: &Namespace<'_>, user: &User<'_>) {
     user.koncli("lease history db").run().await.succeeds().prints("HELD-FOR").prints("Superseded");
 }
 
-async fn policies(plane: &ControlPlane, team: &Namespace<'_>, user: &User<'_>) {
+async fn policies(team: &Namespace<'_>, user: &User<'_>) {
     let author = team.user(&["konductor-policy-author"]).await;
-    let module = once_policy(plane);
+    let module = once_policy();
     author.koncli("policy list").run().await.succeeds().complains("the built-in policy is always there");
     user.koncli("policy upload once").arg(&module).run().await.exits_with(6).complains("configmaps");
     author.koncli("policy upload default").arg(&module).run().await.exits_with(2).complains("built-in");
@@ -205,6 +205,7 @@ async fn policies(plane: &ControlPlane, team: &Namespace<'_>, user: &User<'_>) {
     // 7: denied, in the policy's own words.
     author.koncli("lease create init --ttl 10m --policy once").run().await.exits_with(6);
     user.koncli("lease create init --ttl 10m --policy once --on-failure hold").run().await.succeeds();
+    policy_is(team, "init", "True", konductor_crds::v1::reasons::POLICY_ACTIVE).await;
     user.koncli("lease acquire init --holder a").run().await.succeeds();
     user.koncli("lease release init --holder a").run().await.succeeds();
     for tries in ["", " --wait", " --timeout 0"] {

@@ -1,10 +1,7 @@
 //! The page of the Lease API, as its users follow it: every command line and every script, taken from the page and run
 //! unchanged. (Its manifests: `manifests`.)
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -260,56 +257,9 @@ async fn the_renewal_loop_leads_until_it_dies() {
     assert_eq!(free.phase(), LeasePhase::Available);
 }
 
-/// A policy that grants a lease until one holder has given it back, and then never again: for what is to be done once.
-const ONCE: &str = r##"
-#![no_std]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { core::arch::wasm32::unreachable() }
-
-static mut INPUT: [u8; 262_144] = [0; 262_144];
-static DONE: &str = r#"{"deny": [{"request": 0, "reason": "it is done already"}], "reason": "done once"}"#;
-static GRANT: &str = r#"{"grant": {"request": 0, "ttlMs": 900000}, "reason": "not done yet"}"#;
-static NOTHING: &str = "{}";
-
-#[unsafe(no_mangle)]
-pub extern "C" fn konductor_policy_v1() {}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn konductor_alloc(len: usize) -> *mut u8 {
-    if len <= 262_144 { &raw mut INPUT as *mut u8 } else { core::ptr::null_mut() }
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn konductor_decide(ptr: *const u8, len: usize) -> u64 {
-    let input = unsafe { core::slice::from_raw_parts(ptr, len) };
-    let has = |text: &str| input.windows(text.len()).any(|part| part == text.as_bytes());
-    let answer = if has(r#""requests":[]"#) {
-        NOTHING
-    } else if has(r#""how":"Released""#) {
-        DONE
-    } else if has(r#""hold":null"#) {
-        GRANT
-    } else {
-        NOTHING
-    };
-    (answer.as_ptr() as u64) << 32 | answer.len() as u64
-}
-"##;
-
-/// Builds that policy with plain rustc: a policy is a small module without imports.
-pub(crate) fn once_policy(plane: &ControlPlane) -> PathBuf {
-    let (source, module) = (plane.directory().join("once.rs"), plane.directory().join("once.wasm"));
-    std::fs::write(&source, ONCE).expect("written");
-    let built = Command::new("rustc")
-        .args(["--edition=2024", "--crate-type=cdylib", "--target=wasm32-unknown-unknown", "-O", "-Cpanic=abort"])
-        .arg("-o")
-        .arg(&module)
-        .arg(&source)
-        .current_dir(repo::root())
-        .output()
-        .expect("rustc runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    module
+/// The policy of the library for what is to be done once.
+pub(crate) fn once_policy() -> PathBuf {
+    konductor_policy_library::build_one("once").unwrap_or_else(|problem| panic!("{problem}")).path
 }
 
 /// The phases of a Job's Pods, once there are so many.
@@ -436,11 +386,12 @@ async fn a_migration_that_is_done_once(plane: &ControlPlane) {
     let team = plane.namespace("once").await;
     let user = team.user(&["konductor-lease-user"]).await;
     let author = team.user(&["konductor-policy-author"]).await;
-    author.koncli("policy upload once").arg(once_policy(plane)).run().await.succeeds();
+    author.koncli("policy upload once").arg(once_policy()).run().await.succeeds();
     let state = state(plane, "once");
     let kubelet = Kubelet::start(plane, &user, &[("run-migrations", &migrator(&state))]);
     let mut manifests: Vec<_> = section("Job").into_iter().map(|one| completed(one, plane.version())).collect();
-    manifests[0].object["spec"]["policy"] = json!({"name": "once", "onFailure": "Hold"});
+    manifests[0].object["spec"]["policy"] =
+        json!({"name": "once", "onFailure": "Hold", "params": {"key": "0042-add-index"}});
     apply(plane, &team, "once.yaml", &manifests).await;
 
     pending(&team, "db-migration", 2).await;
@@ -454,7 +405,7 @@ async fn a_migration_that_is_done_once(plane: &ControlPlane) {
     assert_eq!(said.len(), 2);
     for log in said {
         assert!(log.contains("Migration already completed by another pod"), "{log}");
-        assert!(log.contains("denied by policy: it is done already"), "{log}");
+        assert!(log.contains("denied by policy: it is done already: 0042-add-index"), "{log}");
     }
 }
 

@@ -15,6 +15,7 @@ mod lifecycle;
 mod manifests;
 mod policy;
 mod policy_runtime;
+mod policy_upload;
 mod readme;
 mod rights;
 mod smoke;

@@ -21,26 +21,13 @@ use serde_json::{Value, json};
 
 use crate::lifecycle::{ask, event, held_by, hold, holds, is_finished, is_told, touch, wait_for, waits};
 
-/// The example policy, built as policies/README.md says, and in a target directory of its own: cargo may be at work in
-/// the usual one.
+/// A policy of the library, built as `make policies` does.
 pub(crate) fn newest_first() -> Vec<u8> {
-    let target = repo::path("target/guest");
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(repo::root())
-        .args(["build", "--locked", "-p", "konductor-policy-newest-first", "--profile", "guest"])
-        .args(["--target", "wasm32-unknown-unknown", "--target-dir"])
-        .arg(&target)
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .output()
-        .expect("cargo runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let module = target.join("wasm32-unknown-unknown/guest/konductor_policy_newest_first.wasm");
-    std::fs::read(module).expect("the module")
+    konductor_policy_library::build_one("newest-first").unwrap_or_else(|problem| panic!("{problem}")).bytes
 }
 
 /// The same module with other bytes: a custom section says nothing.
-fn with_a_note(module: &[u8], note: &str) -> Vec<u8> {
+pub(crate) fn with_a_note(module: &[u8], note: &str) -> Vec<u8> {
     let length = |n: usize| u8::try_from(n).expect("short");
     let mut module = module.to_vec();
     module.extend([0, length(note.len() + 1), length(note.len())]);
@@ -48,64 +35,66 @@ fn with_a_note(module: &[u8], note: &str) -> Vec<u8> {
     module
 }
 
-/// A whole module, put together by hand, that always gives the same answer.
-fn always(answer: &str) -> Vec<u8> {
-    /// LEB128, as WebAssembly writes its numbers.
-    fn leb(mut number: i64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            let byte = u8::try_from(number & 0x7f).expect("seven bits");
-            number >>= 7;
-            if (number == 0 && byte & 0x40 == 0) || (number == -1 && byte & 0x40 != 0) {
-                bytes.push(byte);
-                return bytes;
-            }
-            bytes.push(byte | 0x80);
-        }
+/// What a module of a test does when its input has a certain text in it.
+pub(crate) const TRAP: &str = "unreachable";
+
+/// A whole module: it gives the answer of the first rule whose text is in the input, else `{}`. The answer [`TRAP`]
+/// means what it says.
+pub(crate) fn answers(rules: &[(&str, &str)]) -> Vec<u8> {
+    let mut at = 1024;
+    let mut data = String::new();
+    let mut place = |text: &str| {
+        let bytes: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+        data.push_str(&format!("(data (i32.const {at}) \"{bytes}\")\n"));
+        let packed = at << 32 | text.len() as u64;
+        at += text.len() as u64;
+        packed
+    };
+    let mut code = String::new();
+    for (text, answer) in rules {
+        let text = place(text);
+        let found = format!("(call $has (i32.const {}) (i32.const {})", text >> 32, text & 0xffff_ffff);
+        let then = match *answer {
+            TRAP => TRAP.to_owned(),
+            answer => format!("(return (i64.const {}))", place(answer)),
+        };
+        code.push_str(&format!("(if {found} (local.get $ptr) (local.get $len)) (then {then}))\n"));
     }
-    fn sized(content: &[u8]) -> Vec<u8> {
-        // Lengths are unsigned; a signed one of less than 64 per byte reads the same, padded.
-        let mut length = content.len();
-        let mut bytes = Vec::new();
-        while length >= 0x80 {
-            bytes.push(u8::try_from(length & 0x7f).expect("seven bits") | 0x80);
-            length >>= 7;
-        }
-        bytes.push(u8::try_from(length).expect("seven bits"));
-        bytes.extend(content);
-        bytes
-    }
-    let export = |name: &str, kind: u8, index: u8| [sized(name.as_bytes()), vec![kind, index]].concat();
-    let body = |code: &[u8]| sized(&[&[0], code, &[0x0b]].concat());
-    let at: i64 = 1024;
-    let result = leb(at << 32 | i64::try_from(answer.len()).expect("short"));
-    let mut module = b"\0asm\x01\0\0\0".to_vec();
-    for (id, content) in [
-        (1, [&[3][..], &[0x60, 0, 0], &[0x60, 1, 0x7f, 1, 0x7f], &[0x60, 2, 0x7f, 0x7f, 1, 0x7e]].concat()),
-        (3, vec![3, 0, 1, 2]),
-        (5, vec![1, 0, 8]),
-        (
-            7,
-            [
-                vec![4],
-                export("memory", 2, 0),
-                export("konductor_policy_v1", 0, 0),
-                export("konductor_alloc", 0, 1),
-                export("konductor_decide", 0, 2),
-            ]
-            .concat(),
-        ),
-        (
-            10,
-            [vec![3], body(&[]), body(&[&[0x41][..], &leb(65_536)].concat()), body(&[&[0x42][..], &result].concat())]
-                .concat(),
-        ),
-        (11, [&[1, 0, 0x41][..], &leb(at), &[0x0b], &sized(answer.as_bytes())].concat()),
-    ] {
-        module.push(id);
-        module.extend(sized(&content));
-    }
-    module
+    let nothing = place("{}");
+    let text = format!(
+        r#"(module
+  (memory (export "memory") 8)
+  {data}
+  (func (export "konductor_policy_v1"))
+  (func (export "konductor_alloc") (param i32) (result i32) (i32.const 65536))
+  (func $has (param $text i32) (param $size i32) (param $ptr i32) (param $len i32) (result i32)
+    (local $end i32) (local $n i32)
+    (local.set $end (i32.sub (i32.add (local.get $ptr) (local.get $len)) (local.get $size)))
+    (loop $next
+      (local.set $n (i32.const 0))
+      (block $differs
+        (loop $same
+          (br_if $differs (i32.ne (i32.load8_u (i32.add (local.get $ptr) (local.get $n)))
+                                  (i32.load8_u (i32.add (local.get $text) (local.get $n)))))
+          (local.set $n (i32.add (local.get $n) (i32.const 1)))
+          (br_if $same (i32.lt_u (local.get $n) (local.get $size))))
+        (return (i32.const 1)))
+      (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
+      (br_if $next (i32.le_s (local.get $ptr) (local.get $end))))
+    (i32.const 0))
+  (func (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)
+    {code}
+    (i64.const {nothing})))"#
+    );
+    wat::parse_str(text).expect("wat")
+}
+
+/// A free lease that somebody wants.
+pub(crate) const WANTED: &str = r#""hold":null,"requests":[{"#;
+
+/// A module that gives this answer about a free lease that somebody wants, and leaves every other alone.
+pub(crate) fn always(answer: &str) -> Vec<u8> {
+    answers(&[(WANTED, answer)])
 }
 
 /// A module that imports `env.now`.
@@ -145,7 +134,7 @@ pub(crate) async fn is_active(team: &Namespace<'_>, policy: &str, module: &[u8])
 }
 
 /// What a tool of the machine makes of bytes.
-fn piped(program: &str, arg: &str, input: &[u8]) -> Vec<u8> {
+pub(crate) fn piped(program: &str, arg: &str, input: &[u8]) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), input).expect("written");
     let output = Command::new(program).arg(arg).arg(file.path()).output().expect("it runs");
@@ -171,7 +160,7 @@ pub(crate) async fn policy_is(team: &Namespace<'_>, lease: &str, status: &str, r
     conditions.into_iter().find(|c| c.type_ == "PolicyReady").and_then(|c| c.message).unwrap_or_default()
 }
 
-fn named(policy: &str, on_failure: &str) -> Value {
+pub(crate) fn named(policy: &str, on_failure: &str) -> Value {
     json!({"ttl": "10m", "policy": {"name": policy, "onFailure": on_failure}})
 }
 
@@ -184,8 +173,13 @@ async fn a_policy_uploaded_with_kubectl_decides_from_then_on() {
     let author = team.user(&["konductor-policy-author"]).await;
 
     // Named, but not there: the built-in rules decide, or nobody does.
-    team.create_lease_with("goes-on", json!({"ttl": "10m", "policy": {"name": "newest-first"}})).await;
-    team.create_lease_with("holds-on", named("newest-first", "Hold")).await;
+    // Older ones wait: who is next is then seen several times.
+    let params = json!({"denyOlder": false});
+    team.create_lease_with("goes-on", json!({"ttl": "10m", "policy": {"name": "newest-first", "params": params}}))
+        .await;
+    let mut hold_on = named("newest-first", "Hold");
+    hold_on["policy"]["params"] = params;
+    team.create_lease_with("holds-on", hold_on).await;
     let said = policy_is(&team, "goes-on", "False", reasons::POLICY_NOT_FOUND).await;
     for part in ["newest-first", "konductor.io/policy-module=true", "team", "konductor-system"] {
         assert!(said.contains(part), "{said}");
@@ -304,7 +298,7 @@ async fn a_module_that_is_refused_leaves_the_last_good_one_in_use() {
     let (type_, said) = event(&team, "p", reasons::EVENT_POLICY_REJECTED).await;
     assert!(type_ == "Warning" && said.contains("refused"), "{type_} {said}");
     let metrics = controller.metrics().await;
-    assert!(metrics.sum("konductor_policy_loads_total", &[("result", "refused")]) >= Some(4.0), "{}", metrics.text());
+    assert!(metrics.sum("konductor_policy_loads_total", &[("outcome", "refused")]) >= Some(4.0), "{}", metrics.text());
 
     // Compressed: the module is what counts.
     let other = with_a_note(&good, "other");
@@ -349,11 +343,17 @@ async fn a_policy_may_deny_and_is_overruled_where_it_must_not() {
     let team = plane.namespace("team").await;
     let reason = "outside the change window";
     upload(&team, "no", "policy.wasm", &always(&format!(r#"{{"deny":[{{"request":0,"reason":"{reason}"}}]}}"#))).await;
-    // Grants whatever happens, and to somebody who is not there: both are never allowed.
-    upload(&team, "greedy", "policy.wasm", &always(r#"{"grant":{"request":0,"ttlMs":5000},"reason":"mine"}"#)).await;
-    upload(&team, "blind", "policy.wasm", &always(r#"{"grant":{"request":7,"ttlMs":5000}}"#)).await;
-    upload(&team, "mute", "policy.wasm", &always("")).await;
-    upload(&team, "idle", "policy.wasm", &always("{}")).await;
+    // Grants whatever happens, and to somebody who is not there: both are never allowed. That is found before a module
+    // is in use, unless it behaves until it sees a lease of a certain name.
+    let mine = r#"{"grant":{"request":0,"ttlMs":5000},"reason":"mine"}"#;
+    upload(&team, "greedy", "policy.wasm", &answers(&[(r#""name":"overruled""#, mine), (WANTED, mine)])).await;
+    let seventh = r#"{"grant":{"request":7,"ttlMs":5000}}"#;
+    upload(&team, "blind", "policy.wasm", &answers(&[(r#""name":"blind"#, seventh)])).await;
+    upload(&team, "mute", "policy.wasm", &answers(&[(r#""name":"mute""#, "")])).await;
+    let idle = answers(&[]);
+    upload(&team, "idle", "policy.wasm", &idle).await;
+    // Of one namespace they are looked at one after the other.
+    is_active(&team, "idle", &idle).await;
 
     let denies = async {
         team.create_lease_with("denied", named("no", "Hold")).await;

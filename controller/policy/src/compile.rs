@@ -226,9 +226,8 @@ impl CompilerProgram {
         if is(Signal::XCPU) {
             return CompileFault::TimedOut(self.limits.time);
         }
-        // Rust's own last words when an allocation fails. There is no other sign of it: the process
-        // aborts. A test holds this against the standard library that we are built with.
-        if is(Signal::ABORT) && said.contains("memory allocation of ") {
+        let died = is(Signal::ABORT) || status.code() == Some(PANICKED);
+        if died && OUT_OF_MEMORY.iter().any(|words| said.contains(words)) {
             return CompileFault::OutOfMemory(self.limits.memory);
         }
         let how = match signal {
@@ -242,6 +241,13 @@ impl CompilerProgram {
         CompileFault::Crashed { signal, how, said: text::cleaned(last, 256) }
     }
 }
+
+/// The exit status of a Rust program that has panicked.
+const PANICKED: i32 = 101;
+
+/// The last words of the standard library, and of Cranelift, when an allocation fails. There is no
+/// other sign of it: the process aborts, or panics. A test holds this against those that we are built with.
+const OUT_OF_MEMORY: [&str; 2] = ["memory allocation of ", "unhandled out-of-memory error"];
 
 /// What could be read, at most so much; what is beyond it stays in the pipe.
 fn read_at_most(pipe: Option<impl Read>, most: usize) -> Vec<u8> {

@@ -130,7 +130,8 @@ pub struct CompileLimits {
     /// How long it may take, by the clock on the wall. The built-in policy takes 0.1 s; 4 MiB of
     /// ordinary code some seconds on a busy machine.
     pub time: std::time::Duration,
-    /// How much memory it may write to. Ordinary modules stay below 64 MiB.
+    /// How much memory it may write to. Ordinary modules stay below 32 MiB; what needs more than
+    /// this takes longer than its time anyway.
     pub memory: Bytes,
 }
 

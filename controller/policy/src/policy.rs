@@ -302,6 +302,8 @@ pub struct Decided {
     pub decision: Decision,
     /// The fuel that it took: the same for the same input, everywhere.
     pub fuel: u64,
+    /// The most memory in bytes that the instance had.
+    pub memory: usize,
     /// How long it took, without waiting for a place.
     pub duration: Duration,
     /// Whether a reason was cut to its limit, or had characters in it that are not shown.
@@ -376,7 +378,6 @@ impl Policy {
     }
 
     /// As [`Policy::decide`], and also gives what went in and came out, as bytes: for the journal.
-    #[must_use]
     pub fn decide_taped(&self, question: &Question, params: &str) -> (Result<Decided, Fault>, Tape) {
         let mut tape = Tape::default();
         (self.decide_onto(question, params, Some(&mut tape)), tape)
@@ -395,9 +396,15 @@ impl Policy {
             tape.output = Some(output.to_vec());
         }
         let decoded = decision::decode(output, |index| input.index(index))?;
-        let fuel = guest.fuel_used()?;
+        let (fuel, memory) = (guest.fuel_used()?, guest.memory_size());
         drop(guest);
-        Ok(Decided { decision: decoded.decision, fuel, duration: begun.elapsed(), texts_cut: decoded.texts_cut })
+        Ok(Decided {
+            decision: decoded.decision,
+            fuel,
+            memory,
+            duration: begun.elapsed(),
+            texts_cut: decoded.texts_cut,
+        })
     }
 
     /// The input that [`Policy::decide`] gives to the policy, as JSON: what is logged for replaying.

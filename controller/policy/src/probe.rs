@@ -22,7 +22,7 @@ use crate::{
     fault::Fault,
     input,
     limits::{Fuel, NEAR_BUDGET_PERCENT, PROBE_PARAMS_MAX, PROBE_TIME},
-    policy::Policy,
+    policy::{Answer, Policy},
     text,
 };
 
@@ -272,6 +272,15 @@ fn ask(policy: &Policy, question: &Question, params: &str) -> Result<(u64, Optio
         input::params(params).and_then(|params| input::encode(question, params)).map_err(ProbeProblem::Fault)?;
     let answer = || policy.answer_in_background(&input.json).map_err(ProbeProblem::Fault);
     let (first, second) = (answer()?, answer()?);
+    same(&first, &second)?;
+    let decoded = decision::decode(&first.output, |index| input.index(index)).map_err(ProbeProblem::Fault)?;
+    let state = decoded.decision.state.clone();
+    konductor_core::check(question, decoded.decision).map_err(ProbeProblem::Vetoed)?;
+    Ok((first.fuel, state.filter(|state| *state != question.state)))
+}
+
+/// Whether a policy has said the same thing twice, at the same cost.
+fn same(first: &Answer, second: &Answer) -> Result<(), ProbeProblem> {
     if first.output != second.output {
         let shown = |output: &[u8]| text::cleaned(String::from_utf8_lossy(output), 120);
         let (first, second) = (shown(&first.output), shown(&second.output));
@@ -281,10 +290,7 @@ fn ask(policy: &Policy, question: &Question, params: &str) -> Result<(u64, Optio
         let (first, second) = (Fuel(first.fuel).to_string(), Fuel(second.fuel).to_string());
         return Err(ProbeProblem::NotDeterministic { what: "a cost", first, second });
     }
-    let decoded = decision::decode(&first.output, |index| input.index(index)).map_err(ProbeProblem::Fault)?;
-    let state = decoded.decision.state.clone();
-    konductor_core::check(question, decoded.decision).map_err(ProbeProblem::Vetoed)?;
-    Ok((first.fuel, state.filter(|state| *state != question.state)))
+    Ok(())
 }
 
 /// The time of the questions, a day in 2026.
@@ -293,7 +299,8 @@ const MINUTE: Millis = Millis(60_000);
 /// The longest ttl that the API lets through: 366 days.
 const LONGEST: Millis = Millis(366 * 24 * 60 * 60 * 1000);
 
-/// A free lease that nobody wants.
+/// A free lease that nobody wants: what every case begins with, and never a question by itself. The
+/// host asks only where somebody waits, a holder asks for more time, or a hold is due.
 fn free() -> Question {
     Question {
         now: NOW,
@@ -408,7 +415,6 @@ fn corpus() -> Vec<(&'static str, Question)> {
     let renewal = |question: Question| question.held(asks).with(|q| q.cause = Cause::Renewal);
     let many: Vec<i32> = (0..512).map(|n| n % 7).collect();
     vec![
-        ("a free lease that nobody wants", free()),
         ("a free lease that one wants", free().waiting(&[0])),
         ("a free lease that two want alike", free().waiting(&[5, 5])),
         ("a free lease that three want, the last the most", free().waiting(&[0, 5, 10])),
@@ -426,7 +432,6 @@ fn corpus() -> Vec<(&'static str, Question)> {
                 q.history = vec![PastHold { ended: NOW, ..past(Ending::Expired, 0) }];
             }),
         ),
-        ("a held lease that nobody else wants", free().held(|_| {})),
         ("a held lease that an equal wants", free().held(|_| {}).waiting(&[0])),
         ("a held lease that somebody wants more", free().held(|_| {}).waiting(&[100])),
         ("a held lease that somebody wants less", free().held(|hold| hold.priority = 100).waiting(&[0])),
@@ -560,6 +565,17 @@ mod tests {
         let probed = probe(&host.builtin(), &with).expect("it passes");
         assert_eq!((probed.params, probed.params_left, probed.warning()), (3, 0, None), "{probed:?}");
         assert!(probed.questions >= 3 * 25 && probed.fuel > 0 && probed.dearest.contains("512"), "{probed:?}");
+    }
+
+    /// No module that is let in is known to do this; should a way be found, here it ends.
+    #[test]
+    fn other_bytes_or_another_cost_are_not_the_same() {
+        let answer = |output: &str, fuel| Answer { output: output.into(), fuel, duration: Duration::ZERO, memory: 0 };
+        assert_eq!(same(&answer("{}", 1), &Answer { duration: Duration::MAX, ..answer("{}", 1) }), Ok(()));
+        let bytes = same(&answer("{}", 1), &answer("{ }", 1)).expect_err("other bytes");
+        assert!(bytes.to_string().contains("an answer twice, and not the same: {} and { };"), "{bytes}");
+        let cost = same(&answer("{}", 1), &answer("{}", 2)).expect_err("another cost");
+        assert!(cost.to_string().contains("a cost twice, and not the same: 1 units of fuel and 2"), "{cost}");
     }
 
     #[test]

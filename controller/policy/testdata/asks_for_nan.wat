@@ -1,7 +1,7 @@
 ;; The bits of a NaN differ from machine to machine, unless they are made canonical: a policy could
 ;; decide by them.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
   (func (export "konductor_policy_v1"))
   (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
   (func $decide (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)

@@ -1,7 +1,7 @@
 ;; A counter that survives the call: if an instance were used again, the second answer would not be
 ;; the first.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
   (func (export "konductor_policy_v1"))
   (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
   (global $calls (mut i32) (i32.const 0))

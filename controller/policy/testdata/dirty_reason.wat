@@ -1,6 +1,6 @@
 ;; A reason that would clear a terminal, forge a second line of a log, and fill a status.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
   (func (export "konductor_policy_v1"))
   (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
   (func $decide (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)

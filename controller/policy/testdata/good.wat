@@ -1,6 +1,6 @@
 ;; The smallest policy there is: it changes nothing, ever.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
   (func (export "konductor_policy_v1"))
   (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
   (func $decide (export "konductor_decide") (param i32 i32) (result i64)

@@ -1,6 +1,6 @@
 ;; An honest runtime: _initialize sets up what deciding needs, in every instance.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
   (func (export "konductor_policy_v1"))
   (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)
   (global $ready (mut i32) (i32.const 0))

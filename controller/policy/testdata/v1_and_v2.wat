@@ -1,6 +1,6 @@
 ;; A policy for hosts of today and of the future: today's host takes version 1.
 (module
-  (memory (export "memory") 2)
+  (memory (export "memory") 5)
   (func (export "konductor_policy_v1"))
   (func (export "konductor_policy_v2"))
   (func (export "konductor_alloc") (param i32) (result i32) i32.const 4096)

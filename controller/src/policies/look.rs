@@ -2,7 +2,8 @@
 //! It blocks, for as long as the compiler and the probe may take.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::HashSet,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ pub(super) enum Looked {
     Same,
     /// It has passed.
     Passed {
-        policy: std::sync::Arc<Policy>,
+        policy: Arc<Policy>,
         /// What its author should know all the same.
         warning: Option<String>,
     },
@@ -34,10 +35,46 @@ pub(super) enum Looked {
     },
 }
 
+/// Who looks at which module. There are as many places as lanes, so there is nothing to bound.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    digests: Mutex<HashSet<String>>,
+    over: Condvar,
+}
+
+/// The right to look at a module.
+struct Turn<'a> {
+    turns: &'a Turns,
+    digest: &'a str,
+}
+
+impl Turns {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        // Every change of it is one insertion or removal.
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take<'a>(&'a self, digest: &'a str) -> Turn<'a> {
+        let mut digests = self.lock();
+        while !digests.insert(digest.to_owned()) {
+            digests = self.over.wait(digests).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn { turns: self, digest }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.lock().remove(self.digest);
+        self.turns.over.notify_all();
+    }
+}
+
 /// What a look needs to know.
 pub(super) struct Look<'a> {
     pub(super) host: &'a Host,
     pub(super) refusals: &'a Mutex<Refusals>,
+    pub(super) turns: &'a Turns,
     pub(super) metrics: &'a Metrics,
     /// The digest that is in use without a problem, if there is one.
     pub(super) active: Option<String>,
@@ -57,6 +94,8 @@ impl Look<'_> {
         if self.active.as_deref() == Some(&digest) {
             return Looked::Same;
         }
+        // The same bytes of two ConfigMaps are looked at once: the second finds what came of the first.
+        let _turn = self.turns.take(&digest);
         let known = self.refusals().known(&digest, &self.params, Instant::now());
         if let Some((refusal, again)) = known {
             return Looked::Refused { refusal, again, known: true };
@@ -73,7 +112,7 @@ impl Look<'_> {
         }
     }
 
-    fn refusals(&self) -> std::sync::MutexGuard<'_, Refusals> {
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
         // Every change of it is one insertion or removal.
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +138,7 @@ impl Look<'_> {
         }
     }
 
-    fn build(&self, module: &CheckedModule<'_>) -> Result<std::sync::Arc<Policy>, Refusal> {
+    fn build(&self, module: &CheckedModule<'_>) -> Result<Arc<Policy>, Refusal> {
         let built = self.host.build(module);
         match built.source {
             Source::Shared => self.metrics.policies().cache("shared"),
@@ -123,7 +162,7 @@ impl Look<'_> {
         })
     }
 
-    fn probe(&self, policy: std::sync::Arc<Policy>) -> Result<(std::sync::Arc<Policy>, Option<String>), Refusal> {
+    fn probe(&self, policy: Arc<Policy>) -> Result<(Arc<Policy>, Option<String>), Refusal> {
         let with = Probe { params: self.params.clone(), ..Probe::default() };
         match probe(&policy, &with) {
             Ok(probed) => {

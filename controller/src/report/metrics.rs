@@ -36,6 +36,7 @@ pub struct Metrics {
     decisions: Counters,
     decision_seconds: Histogram,
     decision_fuel: Histogram,
+    decision_memory: Histogram,
     guard: Counters,
     shadow: Counters,
     journal: Counters,
@@ -83,6 +84,10 @@ impl Metrics {
         r.register_with_unit("policy_decision", "Time of a policy call", Unit::Seconds, decision_seconds.clone());
         let decision_fuel = Histogram::new(exponential_buckets(1e3, 4.0, 10));
         r.register("policy_fuel", "Fuel of a policy call", decision_fuel.clone());
+        // A page to the most that a policy may have.
+        let decision_memory = Histogram::new(exponential_buckets(65_536.0, 2.0, 9));
+        let what = "Most memory of a policy call";
+        r.register_with_unit("policy_memory", what, Unit::Bytes, decision_memory.clone());
         let guard = Counters::default();
         r.register("guard", "Proposals of policies refused or cut by the guard, by rule", guard.clone());
         let shadow = Counters::default();
@@ -131,6 +136,7 @@ impl Metrics {
             decisions,
             decision_seconds,
             decision_fuel,
+            decision_memory,
             guard,
             shadow,
             journal,
@@ -173,14 +179,15 @@ impl Metrics {
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
 
-    /// A policy was called: its fuel, or the kind of its fault.
-    pub fn decision(&self, took: Duration, result: Result<u64, &'static str>) {
+    /// A policy was called: its fuel and its memory in bytes, or the kind of its fault.
+    pub fn decision(&self, took: Duration, result: Result<(u64, usize), &'static str>) {
         self.decision_seconds.observe(took.as_secs_f64());
         match result {
-            Ok(fuel) => {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram's bucket needs no more than 52 bits")]
+            Ok((fuel, memory)) => {
                 self.decisions.get_or_create(&[("result", "ok")]).inc();
-                #[expect(clippy::cast_precision_loss, reason = "a histogram's bucket needs no more than 52 bits")]
                 self.decision_fuel.observe(fuel as f64);
+                self.decision_memory.observe(memory as f64);
             }
             Err(fault) => self.decision_fault(fault),
         }

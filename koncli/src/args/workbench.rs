@@ -143,7 +143,7 @@ pub struct NewArgs {
     /// Where [default: a directory of the policy's name]
     #[arg(long, value_name = "DIRECTORY")]
     pub dir: Option<PathBuf>,
-    /// For Rust: take the SDK from this copy of policies/sdk and not from the project's repository
+    /// For Rust: take the SDK from this copy of policies/sdk [default: $KONDUCTOR_POLICY_SDK, else the project's repository]
     #[arg(long, value_name = "DIRECTORY")]
     pub sdk_path: Option<PathBuf>,
 }

@@ -178,6 +178,25 @@ fn build(policies: Vec<Policy>) -> Result<Vec<Module>, String> {
     Ok(modules)
 }
 
+/// Whether a module is newer than all that it is made of, the flags in this program included. Zig takes seconds.
+fn is_newer(module: &Path, sources: &[&Path]) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let (Some(made), Ok(program)) = (time(module), std::env::current_exe()) else { return false };
+    let mut left = vec![program];
+    left.extend(sources.iter().map(|path| path.to_path_buf()));
+    while let Some(path) = left.pop() {
+        // A directory's time changes when something in it is made or deleted.
+        if time(&path).is_none_or(|changed| changed >= made) {
+            return false;
+        }
+        if path.is_dir() {
+            let Ok(entries) = fs::read_dir(&path) else { return false };
+            left.extend(entries.flatten().map(|entry| entry.path()));
+        }
+    }
+    true
+}
+
 /// The compilers of `hack/toolchains`.
 #[derive(Default)]
 struct Tools {
@@ -211,6 +230,9 @@ impl Tools {
         fs::create_dir_all(&work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
         let module = work.join("policy.wasm");
         let glue = |path: &str| root().join("policies/library/glue").join(path);
+        if is_newer(&module, &[&policy.directory, &glue("")]) {
+            return Ok(module);
+        }
         let source = |name: &str| policy.directory.join(name);
         let mut command = match policy.language {
             Language::C => {

@@ -40,6 +40,8 @@ pub mod json;
 mod memory;
 pub mod params;
 pub mod rules;
+#[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
+pub mod testing;
 
 pub use konductor_policy_abi::{
     self as abi, limits,

@@ -33,7 +33,8 @@ pub struct Evaluation {
 #[must_use]
 pub fn evaluate(policy: &Policy, input: &[u8]) -> Evaluation {
     // Bytes that are no input of the ABI can be given too; then there is nothing to check against.
-    let asked: Option<v1::Input<'_, Value>> = serde_json::from_slice(input).ok();
+    let asked: Option<v1::Object<v1::Input<'_, Value>>> = serde_json::from_slice(input).ok();
+    let asked = asked.map(|v1::Object(asked)| asked);
     let mut problems = Vec::new();
     if let Some(params) = asked.as_ref().map(|asked| &asked.params).filter(|params| params.is_object()) {
         // A host asks this first, and nothing more if there is an error.

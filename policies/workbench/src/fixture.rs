@@ -1,6 +1,6 @@
 //! Fixtures: given this input, expect this decision.
 //!
-//! A file is a list of cases in YAML. What a case leaves out of its input is filled in, see [`fill`];
+//! A file is a list of cases in YAML. What a case leaves out of its input is filled in (`fixture/fill.rs`);
 //! of the decision it names what matters. `policies/README.md` has the format with examples.
 
 mod expect;
@@ -36,6 +36,12 @@ impl Case {
             Ask::Decide(filled) => Some(filled),
             Ask::Validate(_) => None,
         }
+    }
+
+    /// Whether a decision should come of it, not a fault or a veto.
+    #[must_use]
+    pub fn expects_a_decision(&self) -> bool {
+        matches!(self.wanted, Wanted::Decision(_))
     }
 }
 

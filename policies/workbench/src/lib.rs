@@ -6,6 +6,7 @@
 //!   controller's rules and the real module. [`Story`](scenario::Story) tells and draws what happened.
 //! - [`mod@replay`]: a journal of decisions, reproduced byte for byte, or decided again by another module.
 //! - [`mod@eval`]: one decision. [`mod@bench`]: what it costs.
+//! - [`mod@harness`]: the same cases natively and in the sandbox, for policies in Rust.
 //! - [`mod@scaffold`]: what a new policy begins with, in four languages.
 //! - [`mod@inspect`]: what a module is, and every reason why a host would refuse it.
 //!
@@ -15,6 +16,7 @@
 pub mod bench;
 pub mod eval;
 pub mod fixture;
+pub mod harness;
 pub mod inspect;
 mod module;
 mod pattern;
@@ -26,5 +28,10 @@ pub mod scenario;
 mod words;
 
 pub use konductor_policy::{Host, HostError, Policy, Rejection, gunzip, journal::Record};
+
+/// The questions that the controller asks a module before it is used.
+pub mod probe {
+    pub use konductor_policy::{Probe, ProbeFailure, Probed, probe};
+}
 pub use module::load;
 pub use read::Mistake;

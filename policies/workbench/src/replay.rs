@@ -150,7 +150,7 @@ impl Comparison {
 /// # Errors
 /// A [`Mistake`] for a record whose input is not one of the ABI.
 pub fn redecide(record: &Record, with: &Policy) -> Result<Option<Change>, Mistake> {
-    let input: v1::Input<'_, Value> = serde_json::from_str(&record.input)
+    let v1::Object(input): v1::Object<v1::Input<'_, Value>> = serde_json::from_str(&record.input)
         .map_err(|error| Mistake::new("input", format!("it is not an input of the ABI: {error}")))?;
     let question = question(&input);
     let was = match &record.output {

@@ -76,8 +76,8 @@ pub fn files(name: &str, language: Language, sdk: Option<&str>) -> Result<Vec<Fi
     check(name)?;
     let sdk = match sdk {
         // As TOML writes a text; JSON's escapes are among TOML's.
-        Some(path) => format!("{{ path = {} }}", serde_json::Value::from(path)),
-        None => format!("{{ git = \"{}\", tag = \"v{}\" }}", env!("CARGO_PKG_REPOSITORY"), env!("CARGO_PKG_VERSION")),
+        Some(path) => format!("path = {}", serde_json::Value::from(path)),
+        None => format!("git = \"{}\", tag = \"v{}\"", env!("CARGO_PKG_REPOSITORY"), env!("CARGO_PKG_VERSION")),
     };
     let library: serde_json::Value = serde_json::from_str(LIBRARY_PACKAGE).unwrap_or_default();
     let compiler = library["devDependencies"]["assemblyscript"].as_str().unwrap_or("*");
@@ -89,7 +89,8 @@ pub fn files(name: &str, language: Language, sdk: Option<&str>) -> Result<Vec<Fi
         ("{{source}}", source(language)),
         ("{{needs}}", needs(language)),
         ("{{ignored}}", ignored(language)),
-        ("{{sdk}}", &sdk),
+        ("{{sdk}}", &format!("{{ {sdk} }}")),
+        ("{{sdk-testing}}", &format!("{{ {sdk}, features = [\"testing\"] }}")),
         ("{{assemblyscript}}", compiler),
     ];
     let fill = |(path, template): (&'static str, &str)| {
@@ -127,6 +128,7 @@ fn own(language: Language) -> &'static [(&'static str, &'static str)] {
             ("Cargo.toml", include_str!("../templates/rust/Cargo.toml.in")),
             ("build.rs", include_str!("../templates/rust/build.rs.in")),
             ("src/lib.rs", include_str!("../templates/rust/lib.rs.in")),
+            ("tests/rules.rs", include_str!("../templates/rust/rules.rs.in")),
             ("Makefile", include_str!("../templates/rust/Makefile.in")),
         ],
         Language::C => &[

@@ -129,7 +129,7 @@ fn a_compressed_module_is_inflated_with_care() {
 /// Each file says in its first line what it stands for, and each is used by a test.
 #[test]
 fn the_corpus_is_documented_and_used() {
-    let tests: String = ["admission.rs", "faults.rs", "determinism.rs"]
+    let tests: String = ["admission.rs", "faults.rs", "determinism.rs", "probe.rs"]
         .iter()
         .map(|file| fs::read_to_string(testdata().join("../tests/it").join(file)).expect("a test's source"))
         .collect();

@@ -9,4 +9,4 @@ mod decoding;
 mod determinism;
 mod faults;
 mod input;
-mod newest_first;
+mod probe;

@@ -26,10 +26,10 @@ use crate::{
 
 pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) -> Result<()> {
     match command {
-        PolicyCommand::Upload { name, file } => {
+        PolicyCommand::Upload { name, file, no_check } => {
             // What is wrong with the file is told before anything is asked of a cluster.
             let module = upload::read(&name, &file)?;
-            upload::run(&open(global, out).await?, out, &name, &module).await
+            upload::run(&open(global, out).await?, out, &name, &module, !no_check).await
         }
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
         PolicyCommand::Status { name } => status::run(&open(global, out).await?, out, &name).await,

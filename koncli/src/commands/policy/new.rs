@@ -19,6 +19,10 @@ pub(super) fn run(out: Output, args: &NewArgs) -> Result<()> {
         Some(_) if args.lang != Language::Rust => {
             return Err(invalid(format!("--sdk-path is for Rust; a policy in {} has no SDK", args.lang)));
         }
+        None if args.lang != Language::Rust => None,
+        named => named.clone().or_else(|| std::env::var_os("KONDUCTOR_POLICY_SDK").map(PathBuf::from)),
+    };
+    let sdk = match sdk {
         Some(path) => {
             // Cargo reads it from where the new policy lies.
             let absolute = path.canonicalize().ok().filter(|path| path.join("Cargo.toml").is_file());

@@ -1,19 +1,23 @@
 //! `koncli policy upload`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use flate2::{Compression, write::GzEncoder};
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
-use konductor_crds::{DEFAULT_POLICY, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY, POLICY_MODULE_LABEL};
-use kube::api::{ObjectMeta, Patch, PatchParams};
+use konductor_crds::{DEFAULT_POLICY, Lease, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY, POLICY_MODULE_LABEL};
+use konductor_workbench::probe::{self, Probe};
+use kube::{
+    Api,
+    api::{ListParams, ObjectMeta, Patch, PatchParams},
+};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{config_maps, is_policy};
+use super::{config_maps, files, is_policy};
 use crate::{
     client::{Access, Connection, Error, FIELD_MANAGER, Problem, Result, call},
     output::Output,
@@ -27,14 +31,10 @@ const LIMIT: usize = 1024 * 1024;
 const COMPRESS_FROM: usize = 700 * 1024;
 /// Nothing that could be uploaded is larger than this, compressed or not; more is not even read.
 const READ_MAX: u64 = 64 * 1024 * 1024;
-/// The first bytes of every WebAssembly module.
-const MAGIC: &[u8] = b"\0asm";
-/// The version of a core module; a component has another one.
-const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
-
 /// A module as it is uploaded.
 #[derive(Debug)]
 pub(super) struct Module {
+    named: PathBuf,
     digest: String,
     size: usize,
     key: &'static str,
@@ -51,25 +51,40 @@ pub(super) fn read(name: &str, file: &Path) -> Result<Module> {
     let mut raw = Vec::new();
     let opened = std::fs::File::open(file).and_then(|opened| opened.take(READ_MAX + 1).read_to_end(&mut raw));
     opened.map_err(|error| invalid(format!("it cannot be read: {error}")))?;
-    pack(raw).map_err(invalid)
+    if raw.is_empty() {
+        return Err(invalid("the file is empty".to_owned()));
+    }
+    pack(file, raw).map_err(invalid)
 }
 
-fn pack(raw: Vec<u8>) -> Result<Module, String> {
-    match raw.strip_prefix(MAGIC) {
-        None if raw.starts_with(b"(module") => {
-            return Err("it is WebAssembly text; translate it first, for instance with wat2wasm".to_owned());
-        }
-        None => return Err("it is not a WebAssembly module: it does not begin with \\0asm".to_owned()),
-        Some(rest) if !rest.starts_with(CORE_VERSION) => {
-            return Err("it is not a core WebAssembly module of version 1; a component cannot be a policy".to_owned());
-        }
-        Some(_) => {}
-    }
+/// Does here what the controller will do with the module: loads it, and asks it the questions that it
+/// will be asked there, with the params of the leases that use it. What fails here would be refused there.
+fn check(name: &str, module: &Module, params: Vec<String>) -> Result<Vec<String>> {
+    let doing = || format!("upload {} as policy \"{name}\"", module.named.display());
+    let host = files::host()?;
+    let failed = |what: &str, why: String| {
+        let look = format!("everything about it: koncli policy inspect {}", module.named.display());
+        let force = "--no-check uploads it nonetheless; the controller refuses it then, and keeps the one before";
+        Error::new(doing(), Problem::Failed(format!("{what}: {why}"))).with_note(look).with_note(force)
+    };
+    let policy = konductor_workbench::load(&host, &module.stored)
+        .map_err(|rejection| failed(rejection.reason(), chain(&rejection)))?;
+    let probe = Probe { params, ..Probe::default() };
+    let probed = probe::probe(&policy, &probe).map_err(|failure| failed(failure.reason(), chain(&failure)))?;
+    Ok(probed.warning().into_iter().collect())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn pack(named: &Path, raw: Vec<u8>) -> Result<Module, String> {
+    let named = named.to_owned();
     let size = raw.len();
     let digest =
         format!("sha256:{}", Sha256::digest(&raw).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     if size <= COMPRESS_FROM {
-        return Ok(Module { digest, size, key: POLICY_MODULE_KEY, stored: raw });
+        return Ok(Module { named, digest, size, key: POLICY_MODULE_KEY, stored: raw });
     }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let stored = encoder
@@ -84,11 +99,22 @@ fn pack(raw: Vec<u8>) -> Result<Module, String> {
             bytes(LIMIT)
         ));
     }
-    Ok(Module { digest, size, key: POLICY_MODULE_GZIP_KEY, stored })
+    Ok(Module { named, digest, size, key: POLICY_MODULE_GZIP_KEY, stored })
 }
 
-pub(super) async fn run(connection: &Connection, out: Output, name: &str, module: &Module) -> Result<()> {
+pub(super) async fn run(
+    connection: &Connection,
+    out: Output,
+    name: &str,
+    module: &Module,
+    is_checked: bool,
+) -> Result<()> {
     let doing = format!("upload policy \"{name}\" to namespace \"{}\"", connection.namespace);
+    if is_checked {
+        for warning in check(name, module, params(connection, name).await)? {
+            out.say(format_args!("warning: {warning}"));
+        }
+    }
     let maps = config_maps(connection);
     match call(Access::config_maps("get"), || maps.get(name)).await {
         Ok(found) if !is_policy(&found) => {
@@ -122,6 +148,17 @@ pub(super) async fn run(connection: &Connection, out: Output, name: &str, module
     out.done(&format!("configmap/{name}"), format_args!("{name} uploaded, {stored}, {}", module.digest), &data)
 }
 
+/// The params of the leases that name the policy, as far as they may be seen: the controller has all of them.
+async fn params(connection: &Connection, name: &str) -> Vec<String> {
+    let leases = Api::<Lease>::namespaced(connection.client.clone(), &connection.namespace);
+    let all = ListParams::default();
+    let Ok(listed) = call(Access::leases("list"), || leases.list(&all)).await else { return Vec::new() };
+    let policies = listed.items.into_iter().filter_map(|lease| lease.spec.policy);
+    let named = policies.filter(|policy| policy.name.as_deref() == Some(name));
+    let params = named.filter_map(|policy| Some(serde_json::Value::Object(policy.params?).to_string()));
+    params.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn config_map(name: &str, module: &Module) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta {
@@ -139,9 +176,13 @@ mod tests {
     use super::*;
 
     fn module(size: usize, fill: impl Fn(usize) -> u8) -> Vec<u8> {
-        let mut raw = [MAGIC, CORE_VERSION].concat();
+        let mut raw = b"\0asm\x01\0\0\0".to_vec();
         raw.extend((raw.len()..size).map(fill));
         raw
+    }
+
+    fn pack(raw: Vec<u8>) -> Result<Module, String> {
+        super::pack(Path::new("policy.wasm"), raw)
     }
 
     /// Bytes that do not compress.
@@ -166,14 +207,17 @@ mod tests {
     #[test]
     fn what_is_no_module_or_too_large_is_refused_with_its_reason() {
         for (raw, problem) in [
-            (b"".to_vec(), "does not begin with \\0asm"),
-            (b"(module)".to_vec(), "WebAssembly text"),
-            (b"\0asm\x0d\0\x01\0".to_vec(), "component cannot be a policy"),
-            (module(2 * LIMIT, noise), "a ConfigMap holds at most 1.0 MiB"),
+            (b"".to_vec(), "Empty"),
+            (b"(module)".to_vec(), "text"),
+            (b"\0asm\x0d\0\x01\0".to_vec(), "component"),
+            (module(1_000, |_| 0), "Invalid"),
         ] {
-            let error = pack(raw).expect_err(problem);
-            assert!(error.contains(problem), "{error}");
+            let module = pack(raw).expect("small");
+            let error = check("p", &module, Vec::new()).expect_err(problem);
+            assert!(error.to_string().contains(problem), "{problem}: {error}");
         }
+        let error = pack(module(2 * LIMIT, noise)).expect_err("large");
+        assert!(error.contains("a ConfigMap holds at most 1.0 MiB"), "{error}");
         let error = read("p", Path::new("/no/such/file")).expect_err("missing");
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("/no/such/file"), "{error}");

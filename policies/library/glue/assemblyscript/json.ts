@@ -129,70 +129,24 @@ class Reader {
 
   // A text, from its opening quote on. The host has made sure that it is UTF-8.
   private text(): string | null {
-    let text = "";
-    let start = ++this.at;
-    while (this.at < this.end) {
-      const c = load<u8>(this.at);
+    const start = ++this.at;
+    let end = start;
+    let escapes = false;
+    while (true) {
+      if (end >= this.end) return null;
+      const c = load<u8>(end);
       if (c < 0x20) return null;
-      if (c == 0x22) {
-        text += String.UTF8.decodeUnsafe(start, this.at - start);
-        this.at++;
-        return text;
-      }
-      if (c == 0x5c) { // a backslash
-        text += String.UTF8.decodeUnsafe(start, this.at - start);
-        this.at++;
-        const escaped = this.escaped();
-        if (escaped == null) return null;
-        text += escaped;
-        start = this.at;
-      } else {
-        this.at++;
-      }
+      if (c == 0x22) break;
+      // What follows a backslash is no end.
+      if (c == 0x5c) escapes = true;
+      end += c == 0x5c ? 2 : 1;
     }
-    return null;
-  }
-
-  private escaped(): string | null {
-    if (this.at == this.end) return null;
-    switch (load<u8>(this.at++)) {
-      case 0x22: return '"';
-      case 0x5c: return "\\";
-      case 0x2f: return "/";
-      case 0x62: return "\b";
-      case 0x66: return "\f";
-      case 0x6e: return "\n";
-      case 0x72: return "\r";
-      case 0x74: return "\t";
-      case 0x75: { // u
-        const high = this.hex();
-        if (high < 0 || (high >= 0xdc00 && high < 0xe000)) return null;
-        if (high < 0xd800 || high >= 0xe000) return String.fromCharCode(high);
-        // A surrogate has meaning only with its other half.
-        if (this.end - this.at < 2 || load<u8>(this.at) != 0x5c || load<u8>(this.at + 1) != 0x75) return null;
-        this.at += 2;
-        const low = this.hex();
-        if (low < 0xdc00 || low >= 0xe000) return null;
-        return String.fromCharCode(high, low);
-      }
-      default: return null;
-    }
-  }
-
-  // Four digits, or -1.
-  private hex(): i32 {
-    let value = 0;
-    for (let i = 0; i < 4; i++) {
-      if (this.at == this.end) return -1;
-      const c = <i32>load<u8>(this.at++);
-      let digit = 0;
-      if (c >= 0x30 && c <= 0x39) digit = c - 0x30;
-      else if (c >= 0x61 && c <= 0x66) digit = c - 0x61 + 10;
-      else if (c >= 0x41 && c <= 0x46) digit = c - 0x41 + 10;
-      else return -1;
-      value = (value << 4) | digit;
-    }
-    return value;
+    this.at = end + 1;
+    if (!escapes) return String.UTF8.decodeUnsafe(start, end - start);
+    // An escape is never shorter than what it stands for.
+    const plain = heap.alloc(end - start);
+    const len = unescape(start, end, plain);
+    return len < 0 ? null : String.UTF8.decodeUnsafe(plain, len);
   }
 
   private is(byte: u8): bool {
@@ -230,6 +184,76 @@ class Reader {
     if (negative) value.whole = -value.whole;
     return value;
   }
+}
+
+// Writes what a text with escapes stands for, in UTF-8, to another place. Its length, or -1 if an escape is none.
+function unescape(start: usize, end: usize, to: usize): i32 {
+  let out = to;
+  let at = start;
+  while (at < end) {
+    const c = load<u8>(at++);
+    if (c < 0x20) return -1;
+    if (c != 0x5c) {
+      store<u8>(out++, c);
+      continue;
+    }
+    let char: i32 = 0;
+    switch (load<u8>(at++)) {
+      case 0x22: char = 0x22; break;
+      case 0x5c: char = 0x5c; break;
+      case 0x2f: char = 0x2f; break;
+      case 0x62: char = 0x08; break;
+      case 0x66: char = 0x0c; break;
+      case 0x6e: char = 0x0a; break;
+      case 0x72: char = 0x0d; break;
+      case 0x74: char = 0x09; break;
+      case 0x75: { // u
+        char = hex(at, end);
+        at += 4;
+        if (char < 0 || (char >= 0xdc00 && char < 0xe000)) return -1;
+        if (char >= 0xd800 && char < 0xdc00) {
+          // A surrogate has meaning only with its other half.
+          if (at + 2 > end || load<u8>(at) != 0x5c || load<u8>(at + 1) != 0x75) return -1;
+          const low = hex(at + 2, end);
+          at += 6;
+          if (low < 0xdc00 || low >= 0xe000) return -1;
+          char = 0x10000 + ((char - 0xd800) << 10) + (low - 0xdc00);
+        }
+        break;
+      }
+      default: return -1;
+    }
+    out += utf8(char, out);
+  }
+  return <i32>(out - to);
+}
+
+// Four digits as a number, or -1.
+function hex(at: usize, end: usize): i32 {
+  if (at + 4 > end) return -1;
+  let value = 0;
+  for (let i = 0; i < 4; i++) {
+    const c = <i32>load<u8>(at + i);
+    let digit = 0;
+    if (c >= 0x30 && c <= 0x39) digit = c - 0x30;
+    else if (c >= 0x61 && c <= 0x66) digit = c - 0x61 + 10;
+    else if (c >= 0x41 && c <= 0x46) digit = c - 0x41 + 10;
+    else return -1;
+    value = (value << 4) | digit;
+  }
+  return value;
+}
+
+// Writes a character and says how many bytes it has.
+function utf8(char: i32, to: usize): i32 {
+  if (char < 0x80) {
+    store<u8>(to, char);
+    return 1;
+  }
+  const len = char < 0x800 ? 2 : char < 0x10000 ? 3 : 4;
+  store<u8>(to, ((0xf00 >> len) & 0xff) | (char >> (6 * (len - 1))));
+  for (let i = 1; i < len; i++) store<u8>(to + i, 0x80 | ((char >> (6 * (len - 1 - i))) & 0x3f));
+  return len;
 }
 
 // A text as JSON writes it.

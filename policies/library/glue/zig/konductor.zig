@@ -237,7 +237,8 @@ pub fn exportPolicy(comptime policy: type) void {
         fn marker() callconv(.c) void {}
 
         fn alloc(len: usize) callconv(.c) usize {
-            const room = memory().alloc(u8, len) catch return 0;
+            // An allocation of nothing would be nowhere.
+            const room = memory().alloc(u8, @max(len, 1)) catch return 0;
             return @intFromPtr(room.ptr);
         }
 
