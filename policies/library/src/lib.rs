@@ -85,6 +85,10 @@ impl Module {
     }
 }
 
+fn glue(path: &str) -> PathBuf {
+    root().join("policies/library/glue").join(path)
+}
+
 fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
@@ -161,17 +165,17 @@ fn build(policies: Vec<Policy>) -> Result<Vec<Module>, String> {
 
     let mut modules = Vec::new();
     for policy in policies {
-        let raw = match built.get(&policy.name) {
-            Some(path) => path.clone(),
-            None => tools.compile(&policy, &out)?,
-        };
-        let bytes = fs::read(&raw).map_err(|error| format!("cannot read {}: {error}", raw.display()))?;
-        // What cargo makes is stripped already, and is what the controller embeds of the default policy.
-        let bytes = match policy.language {
-            Language::Rust => bytes,
-            _ => sections::without_debug(&bytes).map_err(|problem| format!("{}: {problem}", raw.display()))?,
-        };
+        let read = |path: &Path| fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
         let path = out.join(format!("{}.wasm", policy.name));
+        let bytes = match built.get(&policy.name) {
+            // Stripped already, and what the controller embeds of the default policy.
+            Some(module) => read(module)?,
+            None if is_newer(&path, &[&policy.directory, &glue("")]) => read(&path)?,
+            None => {
+                let raw = tools.compile(&policy, &out)?;
+                sections::without_debug(&read(&raw)?).map_err(|problem| format!("{}: {problem}", raw.display()))?
+            }
+        };
         fs::write(&path, &bytes).map_err(|error| written(&path, error))?;
         modules.push(Module { policy, path, bytes });
     }
@@ -229,10 +233,6 @@ impl Tools {
         let work = out.join("build").join(&policy.name);
         fs::create_dir_all(&work).map_err(|error| format!("cannot make {}: {error}", work.display()))?;
         let module = work.join("policy.wasm");
-        let glue = |path: &str| root().join("policies/library/glue").join(path);
-        if is_newer(&module, &[&policy.directory, &glue("")]) {
-            return Ok(module);
-        }
         let source = |name: &str| policy.directory.join(name);
         let mut command = match policy.language {
             Language::C => {
