@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile fuzz generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -78,6 +78,21 @@ bench: tools ## what a decision, an acquire, a renewal and a hand-over cost, as 
 	@$(CARGO) bench $(LOCKED) --workspace --bench decide
 	$(call say,acquire$(,) renew and hand-over: through the controller and on the API server alone)
 	@$(CARGO) bench $(LOCKED) --workspace --bench latency
+
+# New seeds each time, unless SEED is given. The corpus grows under target/fuzz; a failing input is kept beside it.
+SECONDS_PER_TARGET ?= 60
+SEED ?= $(shell date +%s)
+fuzz: tools ## fuzz the sandbox by coverage: what guests answer, what is uploaded, what is asked; SECONDS_PER_TARGET=60
+	$(call say,build (the first time takes some minutes; libFuzzer needs a C++ compiler))
+	@$(CARGO) build $(LOCKED) --workspace --bin konductor-fuzz
+	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/controller/policy/fuzz/instrumented $(CARGO) build $(LOCKED) --workspace \
+		--features konductor-policy-fuzz/coverage --bin fuzz-answer --bin fuzz-module --bin fuzz-input
+	@controller/policy/fuzz/run $(SECONDS_PER_TARGET) $(SEED)
+
+hostile: tools ## every hostile policy against the real controller: case, expected, got; and what it costs others
+	@tests/control-plane/assets >/dev/null
+	@$(CARGO) build $(LOCKED) --workspace --lib --bins
+	@$(CARGO) run $(LOCKED) -q --workspace --bin konductor-hostile
 
 policies: tools ## every policy of the library, in four languages, into target/policies; prints sizes and digests
 	$(call say,the library of policies)

@@ -246,7 +246,8 @@ async fn a_policy_uploaded_with_kubectl_decides_from_then_on() {
     std::fs::write(plane.directory().join("policy.wasm"), &newer).expect("written");
     let page = repo::text("policies/README.md");
     let replace = manifests::fenced(&page, "bash").into_iter().find(|block| block.contains("apply --server-side"));
-    author.script("laptop", &replace.expect("it is there")).run().await.succeeds();
+    let replace = replace.expect("it is there").replace("configmap newest ", "configmap newest-first ");
+    author.script("laptop", &replace).run().await.succeeds();
     is_active(&team, "newest-first", &newer).await;
     team.delete_request(&line[1]).await;
     holds(&team, &line[0]).await;

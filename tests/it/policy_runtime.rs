@@ -118,7 +118,9 @@ async fn a_shadow_is_compared_and_never_obeyed() {
     author.koncli("policy status nobodys").run().await.exits_with(1).complains("no policy of that name");
 
     // A shadow that fails is nobody's trouble.
-    upload(&team, "allergic", "policy.wasm", &wat::parse_str(ALLERGIC).expect("a module")).await;
+    let allergic = wat::parse_str(ALLERGIC).expect("a module");
+    upload(&team, "allergic", "policy.wasm", &allergic).await;
+    is_active(&team, "allergic", &allergic).await;
     team.create_lease_with("y", json!({"ttl": "10m", "policy": {"shadow": "allergic"}})).await;
     let (request, _) = hold(&team, "y", "poison").await;
     assert_eq!(decider(&team.lease("y").await).0, "default");

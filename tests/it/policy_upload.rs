@@ -141,7 +141,7 @@ async fn a_module_is_asked_what_its_leases_will_ask_before_it_is_in_use() {
     policy_is(&team, "x", "True", reasons::POLICY_ACTIVE).await;
 
     for (module, problem) in [
-        (answers(&[(r#""now""#, TRAP)]), "asked about a free lease that nobody wants"),
+        (answers(&[(r#""now""#, TRAP)]), "asked about a free lease that one wants"),
         (answers(&[(r#""due":true"#, "{"), (WANTED, GRANT)]), "asked about a hold whose time is over"),
         (answers(&[(r#""requests":[{"#, GRANT)]), "the policy granted the lease while it is held"),
         // Only with the params of a lease that is there.

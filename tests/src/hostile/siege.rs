@@ -9,7 +9,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures::{StreamExt as _, future::join_all, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
-use konductor_crds::{Lease, LeaseRequest, v1::LeasePhase};
+use konductor_crds::{
+    Lease, LeaseRequest,
+    v1::{LeasePhase, RequestPhase},
+};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -17,7 +20,7 @@ use kube::{
 use serde_json::json;
 
 use super::{Case, Caught, SABOTEUR, WANTED, rules};
-use crate::{ControlPlane, Controller, LeaseExt as _, Namespace, wait};
+use crate::{ControlPlane, Controller, LeaseExt as _, Namespace, RequestExt as _, wait};
 
 /// How many cases are under way at once: as many as keep the controller's lanes for modules busy.
 const AT_ONCE: usize = 10;
@@ -104,6 +107,12 @@ impl<'p> Siege<'p> {
             turn(&honest).await;
         }
         Self { controller, hostile, slow, honest, before: memory(controller) }
+    }
+
+    /// Where the honest Lease `well` is.
+    #[must_use]
+    pub fn honest(&self) -> &Namespace<'p> {
+        &self.honest
     }
 
     /// Tries every case, several at once, and acquires the honest Lease all the while.
@@ -216,6 +225,15 @@ async fn tried(team: &Namespace<'_>, case: &Case) -> (String, Option<String>) {
 
     // Asked for, and granted: by itself if it is honest about that, else by the built-in rules.
     let request = team.request(&case.case, SABOTEUR).await;
+    if case.idle {
+        // Asked, and told to wait, by the module itself.
+        team.request_is(&request, "told that it waits", |r| r.phase() == Some(RequestPhase::Pending)).await;
+        let lease = team.lease(&case.case).await;
+        let (condition, message) = condition(&lease);
+        let fine = condition == seen && message.contains(&case.says) && lease.token().is_none();
+        let problem = format!("it should still be {seen}, say {:?}, and grant nothing", case.says);
+        return (got(&lease), (!fine).then_some(problem));
+    }
     let granted = settled(team, &case.case, |lease| is_held_by(lease, &request)).await;
     if !is_held_by(&granted, &request) {
         return (got(&granted), Some("nobody was granted the lease".to_owned()));
@@ -239,7 +257,7 @@ async fn tried(team: &Namespace<'_>, case: &Case) -> (String, Option<String>) {
         Some(format!("it should have become {expected} and say {:?}", case.says))
     } else if policy.name != *decider {
         Some(format!("{} should have granted it, not {:?}", decider, policy.name))
-    } else if !case.hides.is_empty() && why.contains(&case.hides) || why.len() > 256 || why.contains(char::is_control) {
+    } else if why.len() > 256 || why.contains(|c: char| c.is_control() || c == '\u{202e}') {
         Some(format!("it shows a reason that is not fit to be shown: {why:?}"))
     } else {
         None

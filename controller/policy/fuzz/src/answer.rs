@@ -182,7 +182,7 @@ fn long(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         ("{\"hold\":{\"action\":\"keep\"", ",\"x\":1", "}}"),
         ("{", " ", "}"),
     ])?;
-    let times = u.int_in_range(0..=limits::OUTPUT_MAX / piece.len() + 2)?;
+    let times = u.int_in_range(0..=2 * limits::OUTPUT_MAX / piece.len())?;
     Ok([before, &piece.repeat(times), after].concat().into_bytes())
 }
 

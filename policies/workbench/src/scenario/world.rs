@@ -162,9 +162,7 @@ enum ClientState {
     #[default]
     Away,
     Waiting,
-    Holding {
-        asked_to_leave: bool,
-    },
+    Holding,
     Crashed,
     Done,
 }
@@ -249,7 +247,7 @@ impl World<'_> {
                 let holder = self.visit(i).holder.clone();
                 self.tell(Happening::Leaves, &holder, None, "");
             }
-            Event::Crashes(i) if matches!(self.clients[i].state, ClientState::Holding { .. }) => {
+            Event::Crashes(i) if self.clients[i].state == ClientState::Holding => {
                 self.clients[i].state = ClientState::Crashed;
                 if let Some(hold) = self.clients[i].hold {
                     self.story.holds[hold].crashed = Some(self.now);
@@ -257,10 +255,10 @@ impl World<'_> {
                 let (holder, token) = (self.visit(i).holder.clone(), self.record.token);
                 self.tell(Happening::Crashes, &holder, Some(token), "");
             }
-            Event::Finishes(i) if matches!(self.clients[i].state, ClientState::Holding { .. }) => {
+            Event::Finishes(i) if self.clients[i].state == ClientState::Holding => {
                 self.delete_request(i);
             }
-            Event::Renews(i) if matches!(self.clients[i].state, ClientState::Holding { .. }) => {
+            Event::Renews(i) if self.clients[i].state == ClientState::Holding => {
                 self.version += 1;
                 let now = self.now;
                 if let Some(claim) = self.claims.values_mut().find(|claim| claim.visit == i) {
@@ -329,7 +327,7 @@ impl World<'_> {
             crashed: None,
         });
         let beat = (lasts / 3).max(1);
-        self.clients[i].state = ClientState::Holding { asked_to_leave: false };
+        self.clients[i].state = ClientState::Holding;
         self.clients[i].hold = Some(self.story.holds.len() - 1);
         self.clients[i].beat = beat;
         if let Some(work) = visit.work {
@@ -494,7 +492,7 @@ impl World<'_> {
                     // Released: the client has deleted its request, and is not found by it any more.
                     for (i, client) in self.clients.iter_mut().enumerate() {
                         let its = self.scenario.visits[i].holder == *holder;
-                        let holds = matches!(client.state, ClientState::Holding { .. } | ClientState::Crashed);
+                        let holds = matches!(client.state, ClientState::Holding | ClientState::Crashed);
                         if its && holds && format!("request-{:04}", i + 1) == uid {
                             client.state = ClientState::Done;
                         }
@@ -535,15 +533,12 @@ impl World<'_> {
         }
     }
 
-    /// The holder sees that it should make room. It is asked once: one that stops does not start again.
+    /// The holder sees that it should make room. Asked again it does not stay longer: the first time counts.
     fn ask_to_leave(&mut self) {
         let Some(hold) = self.record.hold() else { return };
         let Some(i) = self.claims.get(&hold.request.uid).map(|claim| claim.visit) else { return };
-        if let ClientState::Holding { asked_to_leave: false } = self.clients[i].state {
-            self.clients[i].state = ClientState::Holding { asked_to_leave: true };
-            if let Some(after) = self.visit(i).makes_room_after {
-                self.schedule(self.now + after, Event::Finishes(i));
-            }
+        if let (ClientState::Holding, Some(after)) = (self.clients[i].state, self.visit(i).makes_room_after) {
+            self.schedule(self.now + after, Event::Finishes(i));
         }
     }
 
