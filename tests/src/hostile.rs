@@ -213,7 +213,10 @@ mod tests {
                 .iter()
                 .any(|case| matches!(&case.module, Source::Wat(name) | Source::Sleeper(name) if name == file))
         };
-        let unused: Vec<String> = modules::files().into_iter().filter(|file| !used(file)).collect();
+        // Each is about one question of the probe; on a real controller tests/it/policy_upload.rs has the like.
+        let is_the_probes = |file: &str| file.starts_with("probe_");
+        let unused: Vec<String> =
+            modules::files().into_iter().filter(|file| !used(file) && !is_the_probes(file)).collect();
         assert_eq!(unused, [""; 0], "files that no case uses");
     }
 }

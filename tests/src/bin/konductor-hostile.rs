@@ -3,12 +3,12 @@
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use koncli::client::{Acquire, Client as Leases, ConnectOptions, connect};
 use konductor_tests::{
-    ControlPlane, Controller, ControllerOptions, Namespace,
+    ControlPlane, Controller, ControllerOptions, Namespace, eventually,
     hostile::{Case, Caught, SABOTEUR, Siege, Source, table, upload},
 };
 use serde_json::json;
@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
     }
     let aftermath = siege.lift(honest, KEPT_MOST).await;
 
-    let effect = effect(&plane, siege.honest()).await;
+    let effect = effect(&plane, &controller, siege.honest()).await;
     let wrong = reports.iter().filter(|report| report.problem.is_some()).count();
     println!("{effect}");
     println!(
@@ -71,7 +71,7 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// How long acquiring an honest lease takes, alone and beside leases that share a module that loops.
-async fn effect(plane: &ControlPlane, honest: &Namespace<'_>) -> String {
+async fn effect(plane: &ControlPlane, controller: &Controller, honest: &Namespace<'_>) -> String {
     let hostile = plane.namespace("shared").await;
     let user = honest.user(&["konductor-lease-user"]).await;
     let how = ConnectOptions { kubeconfig: Some(user.kubeconfig().to_owned()), ..ConnectOptions::default() };
@@ -86,7 +86,7 @@ async fn effect(plane: &ControlPlane, honest: &Namespace<'_>) -> String {
         hostile.request(&format!("lease-{n}"), SABOTEUR).await;
     }
     let over = AtomicBool::new(false);
-    let attack = attack(&hostile, &over);
+    let attack = attack(controller, &hostile, &over);
     let measure = async {
         let beside = acquires(&leases, ROUNDS).await;
         over.store(true, Ordering::Relaxed);
@@ -115,7 +115,7 @@ async fn acquires(leases: &Leases, rounds: usize) -> [f64; 2] {
 
 /// Uploads a module that loops again and again, each time another one: so none is known to be bad. And has all of its
 /// leases asked for: each change of a request is a question.
-async fn attack(hostile: &Namespace<'_>, over: &AtomicBool) -> usize {
+async fn attack(controller: &Controller, hostile: &Namespace<'_>, over: &AtomicBool) -> usize {
     let case = Case {
         case: "loops".to_owned(),
         stands_for: String::new(),
@@ -130,6 +130,8 @@ async fn attack(hostile: &Namespace<'_>, over: &AtomicBool) -> usize {
     };
     let (key, module) = case.module();
     let mut uploads = 0u32;
+    let loads = controller.metrics().await.sum("konductor_policy_loads_total", &[("outcome", "active")]);
+    let mut before = loads.unwrap_or_default();
     while !over.load(Ordering::Relaxed) {
         let mut module = module.clone();
         // A custom section with a name that says nothing.
@@ -140,7 +142,17 @@ async fn attack(hostile: &Namespace<'_>, over: &AtomicBool) -> usize {
         for n in 0..SHARED_BY {
             hostile.request(&format!("lease-{n}"), &format!("{SABOTEUR}-{uploads}")).await;
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // As quickly as it gets into use: the next one then is not known yet either.
+        let loads = async || {
+            let metrics = controller.metrics().await;
+            metrics.sum("konductor_policy_loads_total", &[("outcome", "active")]).unwrap_or_default()
+        };
+        eventually("the module is in use", async || match loads().await {
+            now if now > before => Ok(()),
+            now => Err(format!("{now} loads")),
+        })
+        .await;
+        before = loads().await;
     }
     uploads as usize
 }
