@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use konductor_core::{Checked, Millis, Plan, Question, Situation, Verdict, check, plan, question, situations};
+use konductor_core::{Checked, Millis, Plan, Question, Refusal, Situation, Verdict, check, plan, question, situations};
 use konductor_crds::{
     time::format_timestamp,
     v1::{
@@ -22,11 +22,12 @@ use konductor_policy::{
     Decided, Fault, Policy, Tape,
     journal::{self, Record},
 };
+use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
 use self::{
     breaker::{Breaker, Paused},
-    bulkhead::Bulkhead,
+    bulkhead::{Bulkhead, Busy},
     shadow::{Proposal, Told, words},
 };
 use crate::{
@@ -36,9 +37,15 @@ use crate::{
     report::{Events, Metrics},
 };
 
+/// How many comparisons with shadow policies may be under way. What comes above it is not compared, and
+/// counted: a rehearsal is a sample and never a backlog.
+const SHADOWS_MOST: usize = 32;
+
 /// How many answers to "are these params valid" are remembered. A lease has one; above this the
 /// memory starts afresh.
 const PARAMS_REMEMBERED: usize = 4096;
+/// Longer params are validated each time: remembering must not cost more than 16 MiB in all.
+const PARAMS_REMEMBERED_SIZE: usize = 4096;
 
 /// What is needed to decide.
 pub struct Decider {
@@ -50,6 +57,9 @@ pub struct Decider {
     pub metrics: Arc<Metrics>,
     events: Events,
     bulkhead: Bulkhead,
+    shadow_bulkhead: Bulkhead,
+    /// How many comparisons are under way.
+    shadows: Arc<Semaphore>,
     /// The leases whose policy failed when it was last asked.
     breaker: Breaker,
     /// The same for shadow policies.
@@ -128,10 +138,14 @@ struct Failed {
     again_in: Option<Duration>,
 }
 
-impl Failed {
-    fn new(reason: &'static str, message: String) -> Self {
-        Self { reason, message, again_in: None }
-    }
+/// What asking came to, where it did not come to a decision.
+enum NoAnswer {
+    /// Too many wait for their turn.
+    Busy,
+    /// It answered with what is not allowed, or was not asked because of its params.
+    Refused(Failed),
+    /// It broke.
+    Broken { message: String, is_infrastructure: bool },
 }
 
 /// What a call came to before the guard has seen it.
@@ -151,10 +165,13 @@ impl Decider {
         metrics: Arc<Metrics>,
         events: Events,
         journal: Option<Journal>,
+        workers: usize,
     ) -> Self {
         Self {
             journal,
-            bulkhead: Bulkhead::new(policies.places()),
+            bulkhead: Bulkhead::new(policies.places(), (workers / 2).max(1)),
+            shadow_bulkhead: Bulkhead::new(policies.places(), SHADOWS_MOST),
+            shadows: Arc::new(Semaphore::new(SHADOWS_MOST)),
             policies,
             world,
             metrics,
@@ -167,7 +184,10 @@ impl Decider {
     }
 
     /// Decides what is to be done about a lease.
-    pub async fn decide(self: &Arc<Self>, key: &Key, observed: &Observed) -> Consulted {
+    ///
+    /// # Errors
+    /// [`Busy`] where too many leases wait for the sandbox already: it is to be tried again soon.
+    pub async fn decide(self: &Arc<Self>, key: &Key, observed: &Observed) -> Result<Consulted, Busy> {
         let name = self.policies.name_for(&observed.lease, &self.world);
         let spec = observed.lease.spec.policy.as_ref();
         let params = spec.and_then(|p| p.params.as_ref());
@@ -186,13 +206,13 @@ impl Decider {
         };
         let (superseding, plain) = situations(&observed.snapshot);
         if let Some(situation) = superseding {
-            let consulted = self.consult(&case, &situation).await;
+            let consulted = self.consult(&case, &situation).await?;
             if consulted.plan.grants() {
-                return Consulted { records: case.asking.records(), ..consulted };
+                return Ok(Consulted { records: case.asking.records(), ..consulted });
             }
         }
-        let consulted = self.consult(&case, &plain).await;
-        Consulted { records: case.asking.records(), ..consulted }
+        let consulted = self.consult(&case, &plain).await?;
+        Ok(Consulted { records: case.asking.records(), ..consulted })
     }
 
     /// Writes into the journal, if there is one, what was asked and answered on the way to a decision
@@ -207,12 +227,12 @@ impl Decider {
     }
 
     /// Asks about one situation, if there is something to ask, and plans.
-    async fn consult(self: &Arc<Self>, case: &Case<'_>, situation: &Situation) -> Consulted {
+    async fn consult(self: &Arc<Self>, case: &Case<'_>, situation: &Situation) -> Result<Consulted, Busy> {
         let snapshot = &case.observed.snapshot;
         let mut again_in = None;
         let (verdict, decider, health) = match question(snapshot, situation) {
             None => {
-                let health = match self.params_refused(&case.resolved, &case.asking.params).await {
+                let health = match self.params_refused(&case.resolved, &case.asking).await {
                     Some((reason, message)) => Health { ready: false, reason: reason.to_owned(), message },
                     None => self.health_unasked(&case.asking.key, case.observed, &case.resolved),
                 };
@@ -220,7 +240,7 @@ impl Decider {
             }
             Some(question) => {
                 let question = Arc::new(question);
-                let own = self.ask_breaking(&self.breaker, &case.asking, &case.resolved, question.clone()).await;
+                let own = self.ask_breaking(&self.breaker, &case.asking, &case.resolved, question.clone()).await?;
                 let health = Health::asked(&case.resolved, &own);
                 again_in = own.as_ref().err().and_then(|failed| failed.again_in);
                 if let Some(shadow) = case.shadow {
@@ -235,20 +255,29 @@ impl Decider {
             let pause = Millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
             plan.wake_in = Some(plan.wake_in.map_or(pause, |wake| wake.min(pause)));
         }
-        Consulted { plan, decider, policy_name: case.resolved.name.clone(), health, records: Vec::new() }
+        Ok(Consulted { plan, decider, policy_name: case.resolved.name.clone(), health, records: Vec::new() })
     }
 
     /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
     /// answer is never obeyed.
     fn compare(self: &Arc<Self>, case: &Case<'_>, shadow: &str, question: &Arc<Question>, own: &Answer) {
+        let Ok(place) = self.shadows.clone().try_acquire_owned() else {
+            self.metrics.shadow("skipped");
+            return;
+        };
         let resolved = self.policies.resolve(&case.asking.key.namespace, shadow);
         let own = own.as_ref().ok().map(|(checked, _)| checked.decision().clone());
         let lease = crate::report::reference_to_version(&*case.observed.lease, crate::report::API_VERSION, "Lease");
         let (this, question) = (self.clone(), question.clone());
         let asking = Asking { records: Arc::default(), ..case.asking.clone() };
         tokio::spawn(async move {
+            let _place = place;
             let key = &asking.key;
             let asked = this.ask_breaking(&this.shadow_breaker, &asking, &resolved, question.clone()).await;
+            let Ok(asked) = asked else {
+                this.metrics.shadow("skipped");
+                return;
+            };
             if let Some(journal) = &this.journal {
                 asking.records().iter().for_each(|record| journal.write(record));
             }
@@ -291,9 +320,14 @@ impl Decider {
             OnFailure::Default => {
                 let name = konductor_crds::DEFAULT_POLICY;
                 let asking = Asking { params: "{}".to_owned(), ..case.asking.clone() };
-                match self.ask(&self.policies.builtin(), name, &asking, question).await {
+                match self.ask(&self.bulkhead, &self.policies.builtin(), name, &asking, question).await {
                     Ok((checked, digest)) => (Verdict::Decided(checked), Some((name.to_owned(), digest))),
-                    Err((_, also, _)) => {
+                    Err(no_answer) => {
+                        let also = match no_answer {
+                            NoAnswer::Busy => "the sandbox is busy".to_owned(),
+                            NoAnswer::Refused(failed) => failed.message,
+                            NoAnswer::Broken { message, .. } => message,
+                        };
                         (Verdict::Unavailable(format!("{problem}; and the built-in policy: {also}")), None)
                     }
                 }
@@ -308,48 +342,53 @@ impl Decider {
         asking: &Asking,
         resolved: &Resolved,
         question: Arc<Question>,
-    ) -> Answer {
+    ) -> Result<Answer, Busy> {
         let Some(policy) = resolved.policy.clone() else {
             let (reason, message) = resolved.problem.clone().unwrap_or((POLICY_FAULT, "no module".to_owned()));
-            return Err(Failed::new(reason, message));
+            return Ok(Err(Failed { reason, message, again_in: None }));
         };
         let (key, digest, now) = (&asking.key, policy.digest(), asking.now);
         if let Err(Paused { why, again_in }) = breaker.permits(key, digest, now) {
             self.metrics.decision_fault("Paused");
-            return Err(Failed { reason: POLICY_FAULT, message: why, again_in: Some(again_in) });
+            return Ok(Err(Failed { reason: POLICY_FAULT, message: why, again_in: Some(again_in) }));
         }
-        match self.ask(&policy, &resolved.name, asking, question).await {
+        let is_shadow = std::ptr::eq(breaker, &raw const self.shadow_breaker);
+        let bulkhead = if is_shadow { &self.shadow_bulkhead } else { &self.bulkhead };
+        match self.ask(bulkhead, &policy, &resolved.name, asking, question).await {
             Ok(answer) => {
                 breaker.succeeded(key, digest);
-                Ok(answer)
+                Ok(Ok(answer))
             }
-            Err((reason, message, None)) => {
-                breaker.refused(key, digest, &message, now);
-                Err(Failed::new(reason, message))
+            Err(NoAnswer::Busy) => Err(Busy),
+            Err(NoAnswer::Refused(failed)) => {
+                breaker.refused(key, digest, &failed.message, now);
+                Ok(Err(failed))
             }
-            Err((reason, message, Some(is_infrastructure))) => {
+            Err(NoAnswer::Broken { message, is_infrastructure }) => {
                 let (pause, broken) = breaker.failed(key, digest, &message, is_infrastructure, now);
-                if broken {
-                    self.policies.report_failing(digest, &format!("{} times in a row ({message})", breaker::IN_A_ROW));
+                // What a rehearsal comes to says nothing of a module's work for those who rely on it.
+                if let Some(namespaces) = broken.filter(|_| !is_shadow) {
+                    let why = format!("{} times in a row ({message})", breaker::IN_A_ROW);
+                    self.policies.report_failing(digest, &why, &namespaces);
                 }
-                Err(Failed { reason, message, again_in: Some(pause) })
+                Ok(Err(Failed { reason: POLICY_FAULT, message, again_in: Some(pause) }))
             }
         }
     }
 
-    /// Asks one policy, and lets the guard check its answer. An error has the condition's reason, a
-    /// sentence, and, where the module broke, whether that was the machine's doing.
+    /// Asks one policy, and lets the guard check its answer.
     async fn ask(
         self: &Arc<Self>,
+        bulkhead: &Bulkhead,
         policy: &Arc<Policy>,
         name: &str,
         asking: &Asking,
         question: Arc<Question>,
-    ) -> Result<(Checked, String), (&'static str, String, Option<bool>)> {
+    ) -> Result<(Checked, String), NoAnswer> {
         let digest = policy.digest().to_owned();
         let permit = match digest == self.policies.builtin().digest() {
             true => None,
-            false => Some(self.bulkhead.enter(&digest).await),
+            false => Some(bulkhead.enter(&digest).await.map_err(|Busy| NoAnswer::Busy)?),
         };
         let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
         let (asking, asked) = (asking.clone(), question.clone());
@@ -359,11 +398,12 @@ impl Decider {
             called
         });
         let panicked = |panic| CallFailure::Fault { why: format!("the host failed: {panic}"), is_infrastructure: true };
+        let refused = |reason, message, again_in| NoAnswer::Refused(Failed { reason, message, again_in });
         let decided = match called.await.unwrap_or_else(|panic| Err(panicked(panic))) {
             Ok(decided) => decided,
-            Err(CallFailure::Params(message)) => return Err((INVALID_PARAMS, message, None)),
-            Err(CallFailure::Fault { why, is_infrastructure }) => {
-                return Err((POLICY_FAULT, why, Some(is_infrastructure)));
+            Err(CallFailure::Params(message)) => return Err(refused(INVALID_PARAMS, message, None)),
+            Err(CallFailure::Fault { why: message, is_infrastructure }) => {
+                return Err(NoAnswer::Broken { message, is_infrastructure });
             }
         };
         match check(&question, decided.decision) {
@@ -373,7 +413,13 @@ impl Decider {
             }
             Err(refusal) => {
                 self.metrics.guard(refusal.rule());
-                Err((POLICY_VETOED, format!("{}: {refusal}", refusal.rule()), None))
+                let again_in = match &refusal {
+                    Refusal::Flapping { again_in } => {
+                        Some(Duration::from_millis(u64::try_from(again_in.0).unwrap_or(0)))
+                    }
+                    _ => None,
+                };
+                Err(refused(POLICY_VETOED, format!("{}: {refusal}", refusal.rule()), again_in))
             }
         }
     }
@@ -388,8 +434,11 @@ impl Decider {
             None => policy.decide(question, &asking.params),
             Some(_) => {
                 let (decided, tape) = policy.decide_taped(question, &asking.params);
-                let record = record(policy, name, asking, question, &decided, tape);
-                asking.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+                // What never reached the module cannot be replayed.
+                if !tape.input.is_empty() {
+                    let record = record(policy, name, asking, question, &decided, tape);
+                    asking.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+                }
                 decided
             }
         };
@@ -402,17 +451,30 @@ impl Decider {
 
     /// What is wrong with the params: a person who has just written them wants to know, and not only
     /// when somebody asks for the lease.
-    async fn params_refused(self: &Arc<Self>, resolved: &Resolved, params: &str) -> Option<(&'static str, String)> {
+    async fn params_refused(self: &Arc<Self>, resolved: &Resolved, asking: &Asking) -> Option<(&'static str, String)> {
         let policy = resolved.policy.clone()?;
-        if let Some(errors) = self.params_known(&policy, params) {
+        if let Some(errors) = self.params_known(&policy, &asking.params) {
             return refusal(&errors);
         }
-        let (this, params) = (self.clone(), params.to_owned());
-        let errors = tokio::task::spawn_blocking(move || this.params_errors(&policy, &params)).await;
-        match errors {
+        let (key, digest) = (&asking.key, policy.digest().to_owned());
+        if let Err(Paused { why, .. }) = self.breaker.permits(key, &digest, asking.now) {
+            return Some((POLICY_FAULT, why));
+        }
+        // Nothing hangs on the answer: it can be found when the next question is asked.
+        let permit = self.bulkhead.enter(&digest).await.ok()?;
+        let (this, params) = (self.clone(), asking.params.clone());
+        let errors = tokio::task::spawn_blocking(move || {
+            let errors = this.params_errors(&policy, &params);
+            drop(permit);
+            errors
+        });
+        match errors.await {
             Ok(Ok(errors)) => refusal(&errors),
             Ok(Err(CallFailure::Params(message))) => Some((INVALID_PARAMS, message)),
-            Ok(Err(CallFailure::Fault { why, .. })) => Some((POLICY_FAULT, why)),
+            Ok(Err(CallFailure::Fault { why, is_infrastructure })) => {
+                self.breaker.failed(key, &digest, &why, is_infrastructure, asking.now);
+                Some((POLICY_FAULT, why))
+            }
             Err(panic) => Some((POLICY_FAULT, format!("the host failed: {panic}"))),
         }
     }
@@ -431,6 +493,9 @@ impl Decider {
             let why = format!("while it validated its params: {}", told(&fault));
             CallFailure::Fault { why, is_infrastructure: fault.is_infrastructure() }
         })?;
+        if params.len() > PARAMS_REMEMBERED_SIZE {
+            return Ok(errors);
+        }
         let mut remembered = self.params.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= PARAMS_REMEMBERED {
             remembered.clear();

@@ -6,13 +6,13 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufWriter, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::Duration,
 };
 
 use konductor_policy::journal::{JournalError, Record};
@@ -27,9 +27,6 @@ const OLDER: &str = "decisions.1.jsonl";
 
 /// How many records may wait for the disk. A record of a usual question has some kilobytes.
 const WAITING_MAX: usize = 1024;
-/// What was written reaches the file this soon, for who looks while the controller runs.
-const FLUSH_AFTER: Duration = Duration::from_millis(200);
-
 /// The writing end of the journal.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -68,21 +65,14 @@ impl Journal {
 /// Writes lines until nobody can send any more.
 fn write(mut files: Files, lines: &Receiver<String>, metrics: &Metrics) {
     let mut failing = false;
-    loop {
-        let result = match lines.recv_timeout(FLUSH_AFTER) {
-            Ok(line) => files.append(&line).inspect(|()| metrics.journal("written")),
-            Err(RecvTimeoutError::Timeout) => files.newer.flush(),
-            Err(RecvTimeoutError::Disconnected) => {
-                let _ = files.newer.flush();
-                return;
-            }
-        };
+    while let Ok(line) = lines.recv() {
+        let result = files.append(line);
+        metrics.journal(if result.is_ok() { "written" } else { "failed" });
         // A full disk is told once, and counted each time.
-        if let Err(error) = &result {
-            metrics.journal("failed");
-            if !failing {
-                warn!(error = error as &dyn std::error::Error, directory = %files.directory.display(), "cannot write the journal of decisions");
-            }
+        if let Err(error) = &result
+            && !failing
+        {
+            warn!(error = error as &dyn std::error::Error, directory = %files.directory.display(), "cannot write the journal of decisions");
         }
         failing = result.is_err();
     }
@@ -90,28 +80,40 @@ fn write(mut files: Files, lines: &Receiver<String>, metrics: &Metrics) {
 
 struct Files {
     directory: PathBuf,
-    newer: BufWriter<File>,
+    newer: File,
     written: u64,
     most: u64,
 }
 
 impl Files {
     fn open(directory: &Path, most: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(directory.join(NEWER))?;
-        let written = file.metadata()?.len();
-        Ok(Self { directory: directory.to_owned(), newer: BufWriter::new(file), written, most })
+        let mut options = OpenOptions::new();
+        // Inputs have the labels of requests in them, which are not everybody's to read.
+        let mut newer = options.create(true).append(true).read(true).mode(0o600).open(directory.join(NEWER))?;
+        let mut written = newer.metadata()?.len();
+        // A line that was cut off by the end of the process must not spoil the next one.
+        if written > 0 {
+            newer.seek(SeekFrom::End(-1))?;
+            let mut last = [0];
+            newer.read_exact(&mut last)?;
+            if last != *b"\n" {
+                newer.write_all(b"\n")?;
+                written += 1;
+            }
+        }
+        Ok(Self { directory: directory.to_owned(), newer, written, most })
     }
 
-    fn append(&mut self, line: &str) -> io::Result<()> {
-        let bytes = line.len() as u64 + 1;
+    fn append(&mut self, mut line: String) -> io::Result<()> {
+        line.push('\n');
+        let bytes = line.len() as u64;
         if self.written > 0 && self.written + bytes > self.most {
-            self.newer.flush()?;
             std::fs::rename(self.directory.join(NEWER), self.directory.join(OLDER))?;
             *self = Self::open(&self.directory, self.most)?;
         }
         self.written += bytes;
-        self.newer.write_all(line.as_bytes())?;
-        self.newer.write_all(b"\n")
+        // In one piece: what is in the file are whole lines, whenever somebody looks or the process ends.
+        self.newer.write_all(line.as_bytes())
     }
 }
 
@@ -159,10 +161,10 @@ mod tests {
         let mut files = Files::open(directory.path(), 10 * line).expect("opened");
         for n in 100..135 {
             if n == 117 {
-                files.newer.flush().expect("flushed");
+                files.newer.write_all(b"{\"v\":1,").expect("half a line");
                 files = Files::open(directory.path(), 10 * line).expect("opened again");
             }
-            files.append(&record(n).line().expect("short")).expect("written");
+            files.append(record(n).line().expect("short")).expect("written");
         }
         drop(files);
         let mut printed = Vec::new();
@@ -171,7 +173,8 @@ mod tests {
         let kept: Vec<_> = String::from_utf8(printed)
             .expect("text")
             .lines()
-            .map(|line| Record::parse(line).expect("whole").input)
+            .filter_map(|line| Record::parse(line).ok())
+            .map(|record| record.input)
             .collect();
         let expected: Vec<_> = (120..135).map(|n| n.to_string()).collect();
         assert_eq!(kept, expected, "the newest, without a gap");

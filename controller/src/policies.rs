@@ -81,6 +81,13 @@ struct Surroundings {
     allowance: Mutex<Allowance>,
 }
 
+/// The most WebAssembly that modules of one namespace may have in use together. Machine code is up to ten
+/// times as large and lives in memory that all share; the library's largest policy has 150 KiB.
+const LOADED_IN_NAMESPACE: usize = 8 * 1024 * 1024;
+/// The same of all namespaces: with ten times as much machine code it stays below the memory that
+/// `deploy/` gives the controller.
+const LOADED_IN_ALL: usize = 48 * 1024 * 1024;
+
 /// What is known of one ConfigMap.
 #[derive(Clone, Default)]
 struct Slot {
@@ -275,9 +282,20 @@ impl Policies {
     /// the ConfigMap ends it.
     ///
     /// It may be called more often than once: only the first time counts.
-    pub fn report_failing(&self, digest: &str, why: &str) {
+    ///
+    /// `namespaces`: of the leases that it has failed for, one or some. A policy that a namespace shares
+    /// with nobody goes back if it fails there; the shared ones go back only if they fail in more than one:
+    /// one team's strange lease must not take a policy from everybody.
+    pub fn report_failing(&self, digest: &str, why: &str, namespaces: &[String]) {
         let mut told = Vec::new();
         for (key, slot) in self.slots_mut().iter_mut() {
+            let concerned = match key.namespace == self.shared_namespace {
+                true => namespaces.len() > 1,
+                false => namespaces.contains(&key.namespace),
+            };
+            if !concerned {
+                continue;
+            }
             let Some(outcome) = slot.fail(digest, why) else { continue };
             let (_, note) = slot.problem().unwrap_or_default();
             told.push((key.clone(), slot.reference.clone(), note, outcome));
@@ -443,10 +461,11 @@ impl Policies {
         let reference = crate::report::reference_to_version(&map, "v1", "ConfigMap");
         let active = old.problem.is_none().then(|| old.active.as_ref().map(|policy| policy.digest().to_owned()));
         let (active, params) = (active.flatten(), self.params_of(key, &around.world));
+        let room = self.room_for(key);
         let this = self.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let (refusals, metrics) = (&this.refusals, &*this.surroundings.get()?.metrics);
-            let looked = Look { host: &this.host, refusals, turns: &this.turns, metrics, active, params }.at(&map);
+            let looked = Look { host: &this.host, refusals, turns: &this.turns, metrics, active, params, room }.at(&map);
             Some((looked, map))
         });
         let (looked, map) = match looked.await {
@@ -511,10 +530,11 @@ impl Policies {
         }
     }
 
-    /// The params of the leases that find this policy, at most as many as a probe takes.
+    /// The params of the leases of its namespace that find this policy, at most as many as a probe takes.
+    /// Not of other namespaces' leases, where it is a shared one: a strange one among them would keep a
+    /// good module from everybody, and its params would be told to everybody.
     fn params_of(&self, key: &Key, world: &World) -> Vec<String> {
-        let shared = key.namespace == self.shared_namespace;
-        let near = world.leases(|lease| shared || lease.namespace().as_deref() == Some(key.namespace.as_str()));
+        let near = world.leases(|lease| lease.namespace().as_deref() == Some(key.namespace.as_str()));
         let mut found = Vec::new();
         for lease in near {
             let spec = lease.spec.policy.as_ref();
@@ -537,6 +557,22 @@ impl Policies {
         found.sort();
         found.truncate(PROBE_PARAMS_MAX);
         found
+    }
+
+    /// How many bytes of WebAssembly a ConfigMap's module may have, so that all that are in use stay within
+    /// [`LOADED_IN_NAMESPACE`] and [`LOADED_IN_ALL`]. What it replaces makes room; the one before that is kept.
+    fn room_for(&self, key: &Key) -> usize {
+        let slots = self.slots();
+        let (mut near, mut all) = (0_usize, 0_usize);
+        for (other, slot) in slots.iter().filter(|(other, _)| *other != key) {
+            let size = [&slot.active, &slot.previous].into_iter().flatten().map(|policy| policy.size()).sum::<usize>();
+            all += size;
+            if other.namespace == key.namespace {
+                near += size;
+            }
+        }
+        let kept = slots.get(key).and_then(|slot| slot.active.as_ref()).map_or(0, |policy| policy.size());
+        LOADED_IN_NAMESPACE.saturating_sub(near + kept).min(LOADED_IN_ALL.saturating_sub(all + kept))
     }
 
     /// What a ConfigMap means has changed: the leases that may mean it are looked at.
@@ -600,6 +636,10 @@ mod tests {
         (policies, Key::new("team", "p"), modules)
     }
 
+    fn near() -> Vec<String> {
+        vec!["team".to_owned()]
+    }
+
     fn apply(policies: &Policies, key: &Key, outcome: Outcome) -> bool {
         policies.slots_mut().entry(key.clone()).or_default().apply(outcome)
     }
@@ -607,6 +647,18 @@ mod tests {
     fn resolved(policies: &Policies) -> (Option<String>, Option<(&'static str, String)>) {
         let resolved = policies.resolve("team", "p");
         (resolved.policy.map(|policy| policy.digest().to_owned()), resolved.problem)
+    }
+
+    #[test]
+    fn a_shared_policy_fails_when_it_fails_in_more_than_one_namespace() {
+        let (policies, _, [first, second]) = registry();
+        let key = Key::new("konductor-system", "p");
+        apply(&policies, &key, Outcome::Active(first.clone(), None));
+        apply(&policies, &key, Outcome::Active(second.clone(), None));
+        policies.report_failing(second.digest(), "5 times in a row: it trapped", &near());
+        assert_eq!(resolved(&policies), (Some(second.digest().to_owned()), None), "one team's lease is one team's");
+        policies.report_failing(second.digest(), "5 times in a row: it trapped", &["team".to_owned(), "b".to_owned()]);
+        assert_eq!(resolved(&policies).0.as_deref(), Some(first.digest()));
     }
 
     #[test]
@@ -618,9 +670,11 @@ mod tests {
         assert_eq!(resolved(&policies), (digest(&second), None));
         assert_eq!(policies.resolve("team", "p").warning.as_deref(), Some("slow"));
 
-        policies.report_failing("sha256:somebody else's", "5 times in a row: it trapped");
+        policies.report_failing("sha256:somebody else's", "5 times in a row: it trapped", &near());
+        let elsewhere = ["other".to_owned(), "third".to_owned()];
+        policies.report_failing(second.digest(), "5 times in a row: it trapped", &elsewhere);
         assert_eq!(resolved(&policies), (digest(&second), None));
-        policies.report_failing(second.digest(), "5 times in a row: it trapped");
+        policies.report_failing(second.digest(), "5 times in a row: it trapped", &near());
         let (active, problem) = resolved(&policies);
         let (reason, text) = problem.expect("a problem");
         assert_eq!((active, reason), (digest(&first), POLICY_FAULT));
@@ -632,11 +686,11 @@ mod tests {
         assert_eq!(text, said);
         assert_eq!(policies.resolve("team", "p").warning, None);
         // Told twice is told once.
-        policies.report_failing(second.digest(), "6 times in a row: it trapped");
+        policies.report_failing(second.digest(), "6 times in a row: it trapped", &near());
         assert_eq!(resolved(&policies).1.expect("a problem").1, said);
 
         // The one before fails as well, and there is none before it.
-        policies.report_failing(first.digest(), "5 times in a row: it looped");
+        policies.report_failing(first.digest(), "5 times in a row: it looped", &near());
         let (active, problem) = resolved(&policies);
         assert_eq!(active, digest(&first));
         assert!(problem.is_some_and(|(_, text)| text.contains("no earlier one") && text.contains("it looped")));

@@ -19,6 +19,10 @@ use crate::{
 /// that the lease is gone. The watch normally brings the news much sooner.
 const CONFLICT_RETRY: Duration = Duration::from_millis(500);
 
+/// How soon a lease is looked at again whose policy has too many waiting for it. Shorter than anybody
+/// notices, longer than looking takes.
+const BUSY_RETRY: Duration = Duration::from_millis(25);
+
 /// The first and the longest pause after failures in a row. A hold may be waiting to be given on, so
 /// the longest is short; the API server's own priority and fairness protects it from us.
 const FAILURE_RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -99,7 +103,9 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         for request in &mut observed.snapshot.requests {
             request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
         }
-        let consulted = ctx.decider.decide(key, &observed).await;
+        let Ok(mut consulted) = ctx.decider.decide(key, &observed).await else {
+            return Ok(Next::After(BUSY_RETRY));
+        };
         let Some(request) = consulted.plan.granted().filter(|_| observed.may_have_forgotten()) else {
             break (observed, consulted);
         };
@@ -108,17 +114,20 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         if settled.as_ref() == Some(&doubt) {
             break (observed, consulted);
         }
+        let request = request.clone();
+        ctx.decider.record(&mut consulted, false);
         if tries >= CONFIRM_TRIES {
             return Ok(Next::After(CONFLICT_RETRY));
         }
         tries += 1;
-        confirm(ctx, key, request).await?;
+        confirm(ctx, key, &request).await?;
         settled = Some(doubt);
     };
     let status = commit::next_status(&observed, &consulted);
-    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await?;
-    let became_so = matches!(outcome, Outcome::Unchanged | Outcome::Committed(_));
+    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await;
+    let became_so = matches!(outcome, Ok(Outcome::Unchanged | Outcome::Committed(_)));
     ctx.decider.record(&mut consulted, became_so);
+    let outcome = outcome?;
     if let Outcome::Committed(lease) = &outcome {
         ctx.world.wrote_lease((**lease).clone(), observed.reading);
     }
@@ -277,7 +286,7 @@ mod tests {
         let ctx = Context {
             client: Client::new(service, "ns"),
             world: world.clone(),
-            decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone(), None)),
+            decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone(), None, 16)),
             answers,
             events,
             metrics,

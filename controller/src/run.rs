@@ -138,7 +138,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ctx = Arc::new(Context {
         client,
         world: world.clone(),
-        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone(), journal)),
+        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone(), journal, workers)),
         answers: answers.clone(),
         events,
         metrics: metrics.clone(),

@@ -17,7 +17,7 @@ use std::fmt;
 use crate::{
     decision::{Decision, HoldAction},
     question::Question,
-    snapshot::PastHold,
+    snapshot::Ending,
     time::Millis,
 };
 
@@ -35,9 +35,8 @@ pub const REASON_MAX: usize = 256;
 /// The largest policy state in bytes, as the ABI says: it is stored in the Lease.
 pub const STATE_MAX: usize = 4096;
 
-/// So many holds that ended within [`FLAP_WINDOW`] are flapping: no new preemption is begun then. It
-/// costs an honest policy nothing, since holds that last ten seconds are over soon without it, and a
-/// policy that preempts at every call cannot keep everybody from working.
+/// So many holds that were preempted within [`FLAP_WINDOW`] are flapping: no new preemption is begun
+/// then, and a policy that preempts at every call cannot keep everybody from working.
 pub const FLAP_HOLDS: usize = 6;
 /// See [`FLAP_HOLDS`].
 pub const FLAP_WINDOW: Millis = Millis(60_000);
@@ -62,9 +61,11 @@ pub enum Refusal {
     RenewalNotAsked,
     /// It expires a hold that is not due.
     ExpireNotDue,
-    /// It begins a preemption though the lease has changed hands [`FLAP_HOLDS`] times within
-    /// [`FLAP_WINDOW`].
-    Flapping,
+    /// It begins a preemption though [`FLAP_HOLDS`] holds were preempted within [`FLAP_WINDOW`].
+    Flapping {
+        /// In how long it may.
+        again_in: Millis,
+    },
     /// It gives a ttl of zero or less.
     TtlNotPositive,
     /// It wants to keep a state above [`STATE_MAX`].
@@ -85,7 +86,7 @@ impl Refusal {
             Self::NoHold => "NoHold",
             Self::RenewalNotAsked => "RenewalNotAsked",
             Self::ExpireNotDue => "ExpireNotDue",
-            Self::Flapping => "Flapping",
+            Self::Flapping { .. } => "Flapping",
             Self::TtlNotPositive => "TtlNotPositive",
             Self::StateTooLarge { .. } => "StateTooLarge",
         }
@@ -103,9 +104,9 @@ impl fmt::Display for Refusal {
             Self::NoHold => f.write_str("the policy acted on a hold, but nobody holds the lease"),
             Self::RenewalNotAsked => f.write_str("the policy renewed a hold that is not due, unasked"),
             Self::ExpireNotDue => f.write_str("the policy expired a hold that is not due"),
-            Self::Flapping => write!(
+            Self::Flapping { .. } => write!(
                 f,
-                "the policy preempted again, after {FLAP_HOLDS} holds that ended within {}s",
+                "the policy preempted again, after {FLAP_HOLDS} holds that were preempted within {}s",
                 FLAP_WINDOW.0 / 1000
             ),
             Self::TtlNotPositive => f.write_str("the policy gave a ttl of zero or less"),
@@ -210,8 +211,10 @@ pub fn check(question: &Question, mut decision: Decision) -> Result<Checked, Ref
                 return Err(Refusal::GrantAndDeny);
             }
             // One that is under way is not begun anew.
-            if hold.preemption.is_none() && flaps(question) {
-                return Err(Refusal::Flapping);
+            if hold.preemption.is_none()
+                && let Some(again_in) = flaps(question)
+            {
+                return Err(Refusal::Flapping { again_in });
             }
         }
     }
@@ -237,10 +240,12 @@ pub fn check(question: &Question, mut decision: Decision) -> Result<Checked, Ref
     Ok(Checked { decision, uids: question.requests.iter().map(|r| r.uid.clone()).collect(), clamps })
 }
 
-/// Whether the lease has changed hands too often of late.
-fn flaps(question: &Question) -> bool {
-    let recent = |past: &&PastHold| question.now - past.ended < FLAP_WINDOW;
-    question.history.iter().filter(recent).count() >= FLAP_HOLDS
+/// If too many holds were preempted of late: in how long that will no longer be so.
+fn flaps(question: &Question) -> Option<Millis> {
+    // Newest first: when the last of so many has left the window, one more may follow.
+    let oldest = question.history.iter().filter(|past| past.how == Ending::Preempted).nth(FLAP_HOLDS - 1)?;
+    let again_in = FLAP_WINDOW - (question.now - oldest.ended);
+    (again_in > Millis::ZERO).then_some(again_in)
 }
 
 /// Cuts every number and text to its limit and says which were cut.

@@ -167,7 +167,9 @@ fn standing(snapshot: &Snapshot) -> (Option<Hold>, Option<(Hold, Ending)>) {
             // the request that was granted.
             let own = snapshot.request(&hold.request.uid).is_some_and(|r| r.holder == hold.holder);
             if !own {
-                return (None, Some((hold.clone(), Ending::Released)));
+                // Who leaves because it is asked to has made room, and need not have finished.
+                let how = if hold.preemption.is_some() { Ending::Preempted } else { Ending::Released };
+                return (None, Some((hold.clone(), how)));
             }
             (Some(hold.clone()), None)
         }

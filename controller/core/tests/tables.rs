@@ -142,7 +142,7 @@ fn every_refusal_and_clamp() -> Vec<&'static str> {
         Refusal::NoHold,
         Refusal::RenewalNotAsked,
         Refusal::ExpireNotDue,
-        Refusal::Flapping,
+        Refusal::Flapping { again_in: Millis(1) },
         Refusal::TtlNotPositive,
         Refusal::StateTooLarge { bytes: 0 },
     ];
@@ -153,7 +153,7 @@ fn every_refusal_and_clamp() -> Vec<&'static str> {
         | Refusal::NoHold
         | Refusal::RenewalNotAsked
         | Refusal::ExpireNotDue
-        | Refusal::Flapping
+        | Refusal::Flapping { .. }
         | Refusal::TtlNotPositive
         | Refusal::StateTooLarge { .. } => {}
     }
@@ -203,8 +203,9 @@ fn guard_case(lines: &[&str]) -> (Question, Decision) {
                 }
                 asked.hold = Some(hold);
             }
-            // `ended AGO…`: past holds, newest first, by how long ago each ended.
+            // `ended HOW AGO…`: past holds, newest first, by how long ago each ended.
             "ended" => {
+                let how = named(&ENDINGS, words.text());
                 while let Some(ago) = words.next() {
                     let ago: i64 = ago.parse().unwrap_or_else(|_| panic!("{ago} is no time"));
                     let ended = Time(asked.now.0 - ago);
@@ -214,7 +215,7 @@ fn guard_case(lines: &[&str]) -> (Question, Decision) {
                         token: 6,
                         acquired: Time(ended.0 - 1),
                         ended,
-                        how: Ending::Released,
+                        how,
                     });
                 }
             }

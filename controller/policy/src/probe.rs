@@ -64,6 +64,9 @@ impl Probed {
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let mut warnings = Vec::new();
+        if self.questions == 0 {
+            warnings.push("it was asked nothing yet: it refuses the params in use, or all that there are are none".to_owned());
+        }
         if self.is_near_budget() {
             warnings.push(format!(
                 "NearBudget: asked about {} it needed {} of its {}",

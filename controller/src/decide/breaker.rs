@@ -31,7 +31,15 @@ pub struct Breaker(Mutex<Inner>);
 struct Inner {
     leases: HashMap<Key, Failing>,
     /// How often each module has failed in a row, for whatever lease. Only modules that fail are in it.
-    modules: HashMap<String, u32>,
+    modules: HashMap<String, Row>,
+}
+
+/// Failures of one module with no success in between.
+#[derive(Debug, Default)]
+struct Row {
+    count: u32,
+    /// For leases of which namespaces: two are told apart, more make no difference.
+    namespaces: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -82,8 +90,8 @@ impl Breaker {
         inner.modules.remove(digest);
     }
 
-    /// A module has failed. Returns the pause, and whether the module as a whole is to be called
-    /// broken: that is said once.
+    /// A module has failed. Returns the pause, and, where the module as a whole is to be called broken,
+    /// the namespaces that it has failed for: one, or some. The row begins anew then.
     ///
     /// `is_infrastructure`: the machine's doing and not the module's, so it says nothing of the module.
     pub fn failed(
@@ -93,7 +101,7 @@ impl Breaker {
         why: &str,
         is_infrastructure: bool,
         now: Duration,
-    ) -> (Duration, bool) {
+    ) -> (Duration, Option<Vec<String>>) {
         let mut inner = self.lock();
         let count = inner.leases.get(key).filter(|f| f.digest == digest).map_or(0, |f| f.count);
         let pause = PAUSE_FIRST.saturating_mul(1 << count.min(16)).min(PAUSE_MOST);
@@ -105,14 +113,20 @@ impl Breaker {
         };
         inner.leases.insert(key.clone(), failing);
         if is_infrastructure {
-            return (pause, false);
+            return (pause, None);
         }
         if inner.modules.len() >= MODULES_MAX {
             inner.modules.clear();
         }
-        let in_a_row = inner.modules.entry(digest.to_owned()).or_insert(0);
-        *in_a_row = in_a_row.saturating_add(1);
-        (pause, *in_a_row == IN_A_ROW)
+        let row = inner.modules.entry(digest.to_owned()).or_default();
+        row.count = row.count.saturating_add(1);
+        if row.namespaces.len() < 2 && !row.namespaces.contains(&key.namespace) {
+            row.namespaces.push(key.namespace.clone());
+        }
+        if row.count < IN_A_ROW {
+            return (pause, None);
+        }
+        (pause, inner.modules.remove(digest).map(|row| row.namespaces))
     }
 
     /// A module has answered with what is not allowed. That is said of the lease until it answers well,
@@ -140,7 +154,7 @@ mod tests {
     fn pauses_grow_are_one_leases_and_end_with_a_success_or_another_module() {
         let breaker = Breaker::default();
         let (a, b) = (Key::new("ns", "a"), Key::new("ns", "b"));
-        assert_eq!(breaker.failed(&a, "d", "boom", false, at(0)), (PAUSE_FIRST, false));
+        assert_eq!(breaker.failed(&a, "d", "boom", false, at(0)), (PAUSE_FIRST, None));
         let paused = Paused { why: "boom".to_owned(), again_in: at(400) };
         assert_eq!(breaker.permits(&a, "d", at(600)), Err(paused));
         assert_eq!(breaker.permits(&a, "d", at(1_000)), Ok(()), "the pause is over");
@@ -160,13 +174,18 @@ mod tests {
     #[test]
     fn a_module_is_broken_after_failures_in_a_row_for_whatever_lease() {
         let breaker = Breaker::default();
-        let fails =
-            |lease: &str, infrastructure| breaker.failed(&Key::new("ns", lease), "d", "boom", infrastructure, at(0)).1;
-        assert!(!(0..4).any(|_| fails("a", false)));
-        breaker.succeeded(&Key::new("ns", "b"), "d");
-        assert!(!(0..4).any(|_| fails("a", false)), "a success for another lease begins the row anew");
-        assert!(!(0..9).any(|_| fails("a", true)), "the machine's doing does not count");
-        assert!(fails("c", false));
-        assert!(!fails("c", false), "it is said once");
+        let fails = |namespace: &str, infrastructure| {
+            breaker.failed(&Key::new(namespace, "l"), "d", "boom", infrastructure, at(0)).1
+        };
+        assert!((0..4).all(|_| fails("a", false).is_none()));
+        breaker.succeeded(&Key::new("b", "l"), "d");
+        assert!((0..4).all(|_| fails("a", false).is_none()), "a success for another lease begins the row anew");
+        assert!((0..9).all(|_| fails("a", true).is_none()), "the machine's doing does not count");
+        assert_eq!(fails("a", false), Some(vec!["a".to_owned()]));
+        // It may come into use again, and fail again.
+        for namespace in ["a", "b", "c", "a"] {
+            assert_eq!(fails(namespace, false), None);
+        }
+        assert_eq!(fails("c", false), Some(vec!["a".to_owned(), "b".to_owned()]));
     }
 }

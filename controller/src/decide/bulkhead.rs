@@ -16,8 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Bulkhead {
     each: usize,
     all: Arc<Semaphore>,
+    waiting: Semaphore,
     modules: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
+
+/// Too many wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
 
 /// The right to make one call.
 #[derive(Debug)]
@@ -27,18 +32,25 @@ pub struct Permit {
 }
 
 impl Bulkhead {
-    /// Permits for a sandbox with so many places.
+    /// Permits for a sandbox with so many places. At most `waiting` callers wait for one.
     #[must_use]
-    pub fn new(places: usize) -> Self {
+    pub fn new(places: usize, waiting: usize) -> Self {
         Self {
+            waiting: Semaphore::new(waiting.max(1)),
             each: (places / 2).max(1),
             all: Arc::new(Semaphore::new(places.saturating_sub(1).max(1))),
             modules: Mutex::default(),
         }
     }
 
-    /// Waits for the right to call a module. What waits here keeps no place and no thread.
-    pub async fn enter(&self, digest: &str) -> Permit {
+    /// Waits for the right to call a module, unless too many wait already. What waits keeps no place
+    /// and no thread of the sandbox, but one of the reconciler's workers, and some of these must stay
+    /// for the leases of other policies.
+    ///
+    /// # Errors
+    /// [`Busy`] where too many wait.
+    pub async fn enter(&self, digest: &str) -> Result<Permit, Busy> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| Busy)?;
         let own = {
             let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody waits for or uses what only this map knows.
@@ -47,7 +59,7 @@ impl Bulkhead {
         };
         // They are never closed, so both waits end with a permit.
         let own = own.acquire_owned().await.ok();
-        Permit { _own: own, _all: self.all.clone().acquire_owned().await.ok() }
+        Ok(Permit { _own: own, _all: self.all.clone().acquire_owned().await.ok() })
     }
 }
 
@@ -59,8 +71,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_module_has_half_of_the_places_and_all_together_leave_one() {
-        let bulkhead = Bulkhead::new(4);
-        let first = bulkhead.enter("a").await;
+        let bulkhead = Bulkhead::new(4, 8);
+        let first = bulkhead.enter("a").await.expect("free");
         let _second = bulkhead.enter("a").await;
         assert!(bulkhead.enter("a").now_or_never().is_none(), "a third of the same module");
         let _other = bulkhead.enter("b").await;
@@ -70,10 +82,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_so_many_wait() {
+        let bulkhead = Bulkhead::new(2, 1);
+        let first = bulkhead.enter("a").await.expect("free");
+        let mut second = Box::pin(bulkhead.enter("a"));
+        assert!((&mut second).now_or_never().is_none(), "it waits");
+        assert_eq!(bulkhead.enter("b").await.err(), Some(Busy), "nobody else may");
+        drop(first);
+        assert!(second.await.is_ok());
+        assert!(bulkhead.enter("b").await.is_ok(), "there is room again");
+    }
+
+    #[tokio::test]
     async fn modules_that_are_not_called_are_not_remembered() {
-        let bulkhead = Bulkhead::new(2);
+        let bulkhead = Bulkhead::new(2, 8);
         for n in 0..100 {
-            drop(bulkhead.enter(&n.to_string()).await);
+            drop(bulkhead.enter(&n.to_string()).await.expect("free"));
         }
         assert!(bulkhead.modules.lock().unwrap_or_else(PoisonError::into_inner).len() <= 1);
     }

@@ -15,6 +15,9 @@ use tracing::warn;
 use super::refusals::{Counts, Refusal, Refusals};
 use crate::report::{Metrics, chain};
 
+/// How soon a module is looked at again that had no room. Room comes when somebody deletes a policy.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(60);
+
 /// What came of a look.
 pub(super) enum Looked {
     /// It is what is in use already.
@@ -80,6 +83,8 @@ pub(super) struct Look<'a> {
     pub(super) active: Option<String>,
     /// The params of the leases that use it.
     pub(super) params: Vec<String>,
+    /// How many bytes its module may have beside those that are in use.
+    pub(super) room: usize,
 }
 
 impl Look<'_> {
@@ -93,6 +98,15 @@ impl Look<'_> {
         let digest = module.digest().to_owned();
         if self.active.as_deref() == Some(&digest) {
             return Looked::Same;
+        }
+        if module.size() > self.room {
+            let why = format!(
+                "it has {} bytes, and with the modules that are in use there is room for {}: delete policies that nobody uses",
+                module.size(),
+                self.room
+            );
+            let refusal = Refusal { reason: "TooManyModules", why, counts: Counts::ForAWhile };
+            return Looked::Refused { refusal, again: Some(NO_ROOM_RETRY), known: false };
         }
         // The same bytes of two ConfigMaps are looked at once: the second finds what came of the first.
         let _turn = self.turns.take(&digest);
@@ -122,7 +136,11 @@ impl Look<'_> {
         let raw = data.and_then(|data| data.get(POLICY_MODULE_KEY));
         let gzip = data.and_then(|data| data.get(POLICY_MODULE_GZIP_KEY));
         match (raw, gzip) {
-            (Some(bytes), _) => self.host.check(&bytes.0).map_err(|rejection| verdict(&rejection)),
+            (Some(_), Some(_)) => {
+                let why = format!("the ConfigMap has both {POLICY_MODULE_KEY} and {POLICY_MODULE_GZIP_KEY}: remove one of them");
+                Err(Refusal { reason: "TwoModules", why, counts: Counts::Always })
+            }
+            (Some(bytes), None) => self.host.check(&bytes.0).map_err(|rejection| verdict(&rejection)),
             (None, Some(bytes)) => self.host.check_gzip(&bytes.0).map_err(|rejection| verdict(&rejection)),
             (None, None) => {
                 let misplaced = map.data.as_ref().is_some_and(|data| data.contains_key(POLICY_MODULE_KEY));

@@ -26,6 +26,12 @@ const PING_ANSWER: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// How much of one answer may wait to be read: a megabyte keeps a list flowing on any network.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same of all answers together. A hold's watch may lie unread until the next renewal, and must not
+/// hold up the calls beside it: there is room for a hundred full ones.
+const CONNECTION_WINDOW: u32 = 128 << 20;
+
 /// Makes a client. No connection is opened before the first call.
 ///
 /// It differs from what kube makes of the same configuration in four ways: HTTP/2 where the server speaks it; small
@@ -48,6 +54,8 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PING_EVERY)
         .http2_keep_alive_timeout(PING_ANSWER)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .build(connector(&config)?);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())

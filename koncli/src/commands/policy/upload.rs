@@ -132,6 +132,18 @@ pub(super) async fn run(
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let applied = call(Access::config_maps("patch"), || maps.patch(name, &params, &patch)).await;
     let applied = applied.map_err(|failure| Error::from_call(&doing, failure))?;
+    // Under the other key there may still be an older module, which somebody else has put there.
+    let other = if module.key == POLICY_MODULE_KEY { POLICY_MODULE_GZIP_KEY } else { POLICY_MODULE_KEY };
+    let is_left = applied.binary_data.as_ref().is_some_and(|data| data.contains_key(other));
+    let applied = match is_left {
+        false => applied,
+        true => {
+            let patch = Patch::Merge(json!({ "binaryData": { other: null } }));
+            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            let cleared = call(Access::config_maps("patch"), || maps.patch(name, &params, &patch)).await;
+            cleared.map_err(|failure| Error::from_call(&doing, failure))?
+        }
+    };
     let stored = if module.key == POLICY_MODULE_GZIP_KEY {
         format!("{}, compressed {}", bytes(module.size), bytes(module.stored.len()))
     } else {
