@@ -92,7 +92,7 @@ fuzz: tools ## fuzz the sandbox by coverage: what guests answer, what is uploade
 hostile: tools ## every hostile policy against the real controller: case, expected, got; and what it costs others
 	@tests/control-plane/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins
-	@$(CARGO) run $(LOCKED) -q --workspace --bin konductor-hostile
+	@target/debug/konductor-hostile
 
 policies: tools ## every policy of the library, in four languages, into target/policies; prints sizes and digests
 	$(call say,the library of policies)

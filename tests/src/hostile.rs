@@ -1,6 +1,6 @@
 //! Hostile policies against the real controller: a table of modules, and what each of them must come to.
 //!
-//! `tests/hostile/cases.yaml` is the table. [`cases`] reads it, [`Case::module`] makes the bytes, and [`Siege::lay`]
+//! `tests/hostile/cases.yaml` is the table. [`table()`] reads it, [`Case::module`] makes the bytes, and [`Siege::lay`]
 //! uploads each of them, names it in a Lease, asks for that Lease, and says what it came to. Meanwhile a Lease of an
 //! honest policy is acquired and released all the time.
 

@@ -11,6 +11,7 @@ use konductor_tests::{
     ControlPlane, Controller, ControllerOptions, Namespace, eventually,
     hostile::{Case, Caught, SABOTEUR, Siege, Source, table, upload},
 };
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 /// So many leases share a module that loops.
@@ -139,6 +140,9 @@ async fn attack(controller: &Controller, hostile: &Namespace<'_>, over: &AtomicB
         module.extend(uploads.to_be_bytes().map(|byte| byte & 0x7f));
         upload(hostile, "loops", key, &module).await;
         uploads += 1;
+        // Those of the last time are withdrawn: a line that grows for ever would be another attack.
+        let all = hostile.requests().delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+        all.unwrap_or_else(|problem| panic!("cannot delete the requests: {problem}"));
         for n in 0..SHARED_BY {
             hostile.request(&format!("lease-{n}"), &format!("{SABOTEUR}-{uploads}")).await;
         }

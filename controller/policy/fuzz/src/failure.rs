@@ -36,7 +36,7 @@ fn keep(target: Target, bytes: &[u8]) {
     let directory = root.join(FAILURES);
     match fs::create_dir_all(&directory).and_then(|()| fs::write(directory.join(&name), bytes)) {
         Ok(()) => eprintln!(
-            "the failing input is in {FAILURES}/{name}; repeat it with\n    cargo run --workspace --bin konductor-fuzz -- repeat {target} {FAILURES}/{name}"
+            "the failing input is in {FAILURES}/{name}; repeat it with\n    target/debug/konductor-fuzz repeat {target} {FAILURES}/{name}"
         ),
         Err(problem) => {
             eprintln!("the failing input cannot be kept in {FAILURES}/{name} ({problem}); it is {bytes:02x?}")
