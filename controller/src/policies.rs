@@ -465,7 +465,8 @@ impl Policies {
         let this = self.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let (refusals, metrics) = (&this.refusals, &*this.surroundings.get()?.metrics);
-            let looked = Look { host: &this.host, refusals, turns: &this.turns, metrics, active, params, room }.at(&map);
+            let looked =
+                Look { host: &this.host, refusals, turns: &this.turns, metrics, active, params, room }.at(&map);
             Some((looked, map))
         });
         let (looked, map) = match looked.await {
@@ -720,7 +721,7 @@ mod tests {
         );
         // A look that began before a module failed does not bring it back.
         apply(&policies, &key, Outcome::Active(second.clone(), None));
-        policies.report_failing(second.digest(), "5 times in a row");
+        policies.report_failing(second.digest(), "5 times in a row", &near());
         apply(&policies, &key, Outcome::Refused("the next is broken too".to_owned()));
         assert_eq!(resolved(&policies).0.as_deref(), Some(first.digest()));
         // Gone is gone.

@@ -483,7 +483,7 @@ async fn the_default_policy_obeys_its_params_or_says_what_is_wrong_with_them() {
         team.delete_request(&holder).await;
         holds(&team, &urgent).await;
         let lease = team.lease("leaves").await;
-        assert_eq!(lease.ending_of(holding.token), Some(HoldEnd::Released));
+        assert_eq!(lease.ending_of(holding.token), Some(HoldEnd::Preempted));
         assert_eq!(lease.status.and_then(|s| s.preemption), None);
     };
     let at_expiry = async {

@@ -65,7 +65,9 @@ impl Probed {
     pub fn warning(&self) -> Option<String> {
         let mut warnings = Vec::new();
         if self.questions == 0 {
-            warnings.push("it was asked nothing yet: it refuses the params in use, or all that there are are none".to_owned());
+            warnings.push(
+                "it was asked nothing yet: it refuses the params in use, or all that there are are none".to_owned(),
+            );
         }
         if self.is_near_budget() {
             warnings.push(format!(
@@ -594,10 +596,12 @@ mod tests {
 
     #[test]
     fn what_an_author_should_know_is_said() {
-        let near = Probed { fuel: 81, budget: 100, dearest: "512 requests", params: 1, ..Probed::default() };
+        let near =
+            Probed { questions: 1, fuel: 81, budget: 100, dearest: "512 requests", params: 1, ..Probed::default() };
         assert!(near.warning().is_some_and(|w| w.starts_with("NearBudget: asked about 512 requests")));
         assert_eq!(Probed { fuel: 80, ..near.clone() }.warning(), None);
         let left = Probed { fuel: 1, params_left: 2, ..near };
         assert!(left.warning().is_some_and(|w| w.contains("1 of the 3 params")));
+        assert!(Probed::default().warning().is_some_and(|w| w.contains("asked nothing yet")));
     }
 }

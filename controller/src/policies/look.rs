@@ -137,7 +137,9 @@ impl Look<'_> {
         let gzip = data.and_then(|data| data.get(POLICY_MODULE_GZIP_KEY));
         match (raw, gzip) {
             (Some(_), Some(_)) => {
-                let why = format!("the ConfigMap has both {POLICY_MODULE_KEY} and {POLICY_MODULE_GZIP_KEY}: remove one of them");
+                let why = format!(
+                    "the ConfigMap has both {POLICY_MODULE_KEY} and {POLICY_MODULE_GZIP_KEY}: remove one of them"
+                );
                 Err(Refusal { reason: "TwoModules", why, counts: Counts::Always })
             }
             (Some(bytes), None) => self.host.check(&bytes.0).map_err(|rejection| verdict(&rejection)),

@@ -254,7 +254,7 @@ pub enum HoldEnd {
     Released,
     /// It ran out, at its expiry or at the controller's --max-hold.
     Expired,
-    /// The policy took it away in favour of another request.
+    /// It was asked to make room for another request, and left, ran out or was forced out.
     Preempted,
     /// A person took it away.
     ForceReleased,

@@ -167,12 +167,13 @@ answer decide(const json *input) {
   uses used_up = uses_of(input, &q);
   const json *next = NULL;
   int64_t wake = 0;
-  size_t index = 0, waiting = 0;
+  size_t index = 0, waiting = 0, denied = 0;
   for (const json *request = requests->first; request; request = request->next, index++) {
     text group = group_of(request, &q);
     int64_t wait = free_in(&used_up, group, now, &q);
     if (wait > 0 && q.deny) {
-      deny(&out, index, over_quota(group, &q));
+      // An answer has 64 KiB at most, and a reason up to 400 bytes: those that are left are denied in the next one.
+      if (denied++ < 128) deny(&out, index, over_quota(group, &q));
     } else if (wait > 0) {
       waiting++;
       if (wake == 0 || wait < wake) wake = wait;

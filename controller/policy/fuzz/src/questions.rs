@@ -77,6 +77,8 @@ fn hold(u: &mut Unstructured<'_>, now: Time) -> Result<HoldView> {
 
 fn history(u: &mut Unstructured<'_>, now: Time) -> Result<Vec<PastHold>> {
     let endings = [Ending::Released, Ending::Expired, Ending::Preempted, Ending::ForceReleased, Ending::Superseded];
+    // A lease that flaps is one whose holds were all preempted: by chance alone there would hardly be one.
+    let flaps = u.ratio(1, 4)?;
     (0..u.int_in_range(0..=HISTORY_MAX)?)
         .map(|n| {
             Ok(PastHold {
@@ -85,7 +87,7 @@ fn history(u: &mut Unstructured<'_>, now: Time) -> Result<Vec<PastHold>> {
                 token: u.arbitrary()?,
                 acquired: near(u, now)?,
                 ended: near(u, now)?,
-                how: *u.choose(&endings)?,
+                how: if flaps { Ending::Preempted } else { *u.choose(&endings)? },
             })
         })
         .collect()

@@ -65,7 +65,7 @@ fn check(name: &str, module: &Module, params: Vec<String>) -> Result<Vec<String>
     let failed = |what: &str, why: String| {
         let look = format!("everything about it: koncli policy inspect {}", module.named.display());
         let force = "--no-check uploads it nonetheless; the controller refuses it then, and keeps the one before";
-        Error::new(doing(), Problem::Failed(format!("{what}: {why}"))).with_note(look).with_note(force)
+        Error::new(doing(), Problem::Invalid(format!("{what}: {why}"))).with_note(look).with_note(force)
     };
     let policy = konductor_workbench::load(&host, &module.stored)
         .map_err(|rejection| failed(rejection.reason(), chain(&rejection)))?;

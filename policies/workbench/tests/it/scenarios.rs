@@ -68,8 +68,8 @@ fn a_holder_that_is_asked_to_leave_does_or_does_not() {
                 {{holder: low, priority: 1, {more}}}, {{holder: high, at: 30s, priority: 5, work: 10s}}]}}"
         ))
     };
-    assert_eq!(holds(&scene("work: 4m")), ["low 0-31 Released", "high 31-41 Released"]);
-    assert_eq!(holds(&scene("work: 4m, leaveAfter: 5s"))[0], "low 0-35 Released");
+    assert_eq!(holds(&scene("work: 4m")), ["low 0-31 Preempted", "high 31-41 Released"]);
+    assert_eq!(holds(&scene("work: 4m, leaveAfter: 5s"))[0], "low 0-35 Preempted");
     // It was renewed at 20 s until 80 s, and is not any more.
     let ignoring = scene("onPreempt: ignore");
     assert_eq!(holds(&ignoring), ["low 0-80 Preempted", "high 80-90 Released"]);
