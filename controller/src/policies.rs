@@ -88,6 +88,12 @@ const LOADED_IN_NAMESPACE: usize = 8 * 1024 * 1024;
 /// `deploy/` gives the controller.
 const LOADED_IN_ALL: usize = 48 * 1024 * 1024;
 
+/// The most ConfigMaps of one namespace, and of all, whose modules are in use: small modules cost too, and
+/// the digest of each is a metric's label.
+const COUNT_IN_NAMESPACE: usize = 100;
+/// See [`COUNT_IN_NAMESPACE`].
+const COUNT_IN_ALL: usize = 1000;
+
 /// What is known of one ConfigMap.
 #[derive(Clone, Default)]
 struct Slot {
@@ -565,6 +571,13 @@ impl Policies {
     fn room_for(&self, key: &Key) -> usize {
         let slots = self.slots();
         let (mut near, mut all) = (0_usize, 0_usize);
+        let in_use = |near: bool| {
+            let others = slots.iter().filter(|(other, slot)| *other != key && slot.active.is_some());
+            others.filter(|(other, _)| !near || other.namespace == key.namespace).count()
+        };
+        if in_use(true) >= COUNT_IN_NAMESPACE || in_use(false) >= COUNT_IN_ALL {
+            return 0;
+        }
         for (other, slot) in slots.iter().filter(|(other, _)| *other != key) {
             let size = [&slot.active, &slot.previous].into_iter().flatten().map(|policy| policy.size()).sum::<usize>();
             all += size;
@@ -581,7 +594,7 @@ impl Policies {
         let Some(around) = self.surroundings.get() else { return };
         let active: HashSet<String> =
             self.slots().values().filter_map(|slot| Some(slot.active.as_ref()?.digest().to_owned())).collect();
-        around.metrics.policies().active(active.len());
+        around.metrics.policies().active(&active);
         let shared = key.namespace == self.shared_namespace;
         let uses = |lease: &Lease| {
             (shared || lease.namespace().as_deref() == Some(key.namespace.as_str()))
@@ -617,7 +630,14 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use konductor_crds::{LeaseRequest, LeaseRequestSpec, LeaseSpec, v1::PolicySpec};
+
     use super::*;
+    use crate::{
+        clock::Clock as _,
+        decide::Decider,
+        observe::{Sight, observe},
+    };
 
     /// Two good modules, by other bytes: a custom section says nothing.
     fn modules(host: &Host) -> [Arc<Policy>; 2] {
@@ -730,5 +750,103 @@ mod tests {
         assert!(active.is_none() && problem.is_some_and(|(reason, _)| reason == POLICY_NOT_FOUND));
         drop((first, second));
         assert!(policies.slots().is_empty());
+    }
+
+    /// A module that grants, and says of itself which one it is.
+    fn says(host: &Host, name: &str) -> Arc<Policy> {
+        let answer = format!(r#"{{"grant":{{"request":0,"ttlMs":60000}},"reason":"{name}"}}"#);
+        let text = format!(
+            r#"(module
+            (memory (export "memory") 6)
+            (data (i32.const 8) "{}")
+            (func (export "konductor_policy_v1"))
+            (func (export "konductor_alloc") (param i32) (result i32) (i32.const 1024))
+            (func (export "konductor_decide") (param i32 i32) (result i64) (i64.const {})))"#,
+            answer.replace('"', "\\22"),
+            8_u64 << 32 | answer.len() as u64,
+        );
+        host.load(&wat::parse_str(text).expect("wat")).expect("good")
+    }
+
+    /// What the cluster adds to this are writes, and it makes some hundred decisions a second; here it is the
+    /// registry and the sandbox alone, as fast as they go.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_decision_is_made_by_one_digest_and_none_is_lost_while_modules_are_swapped() {
+        const DECISIONS: usize = 20_000;
+        const TASKS: usize = 8;
+        let host = Arc::new(Host::new().expect("a host"));
+        let modules = [says(&host, "v1"), says(&host, "v2")];
+        let policies = Arc::new(Policies::new(host, "konductor-system".to_owned(), DEFAULT_POLICY.to_owned()));
+        let key = Key::new("team", "p");
+        apply(&policies, &key, Outcome::Active(modules[0].clone(), None));
+
+        let world = Arc::new(World::default());
+        let clock = crate::clock::SystemClock;
+        let metrics = Arc::new(Metrics::new());
+        let (events, _events) = Events::new(metrics.clone());
+        let decider = Arc::new(Decider::new(policies.clone(), world.clone(), metrics, events, None, 2 * TASKS));
+        let observed: Vec<_> = (0..TASKS)
+            .map(|n| {
+                let name = format!("l{n}");
+                let policy = PolicySpec { name: Some("p".to_owned()), ..PolicySpec::default() };
+                let spec = LeaseSpec { ttl: "1m".to_owned(), policy: Some(policy), ..LeaseSpec::default() };
+                let mut lease = Lease::new(&name, spec);
+                (lease.metadata.namespace, lease.metadata.uid) = (Some("team".to_owned()), Some(name.clone()));
+                lease.metadata.resource_version = Some("1".to_owned());
+                world.apply_lease(lease);
+                let spec =
+                    LeaseRequestSpec { lease: name.clone(), holder: "a".to_owned(), ..LeaseRequestSpec::default() };
+                let mut request = LeaseRequest::new(&format!("r{n}"), spec);
+                (request.metadata.namespace, request.metadata.uid) = (Some("team".to_owned()), Some(format!("u{n}")));
+                request.metadata.resource_version = Some("2".to_owned());
+                world.apply_request(request, clock.read(), konductor_core::Millis(0));
+                let key = Key::new("team", name);
+                match observe(&world, &key, &clock, Duration::ZERO, konductor_core::Settings::default()) {
+                    Sight::Lease(observed) => (key, observed),
+                    other => panic!("{other:?}"),
+                }
+            })
+            .collect();
+
+        let begun = Instant::now();
+        let tasks: Vec<_> = observed
+            .into_iter()
+            .map(|(key, observed)| {
+                let decider = decider.clone();
+                tokio::spawn(async move {
+                    let mut made = Vec::new();
+                    for _ in 0..DECISIONS / TASKS {
+                        let consulted = decider.decide(&key, &observed).await.expect("there is room for all of them");
+                        made.push((
+                            consulted.decider.expect("somebody decided"),
+                            consulted.plan.reason,
+                            consulted.health.ready,
+                        ));
+                    }
+                    made
+                })
+            })
+            .collect();
+        let mut swaps = 0;
+        while tasks.iter().any(|task| !task.is_finished()) {
+            swaps += 1;
+            apply(&policies, &key, Outcome::Active(modules[swaps % 2].clone(), None));
+            tokio::task::yield_now().await;
+        }
+        let took = begun.elapsed();
+        let mut by = [0_usize; 2];
+        for task in tasks {
+            for ((name, digest), reason, ready) in task.await.expect("no panic") {
+                let module = modules.iter().position(|module| module.digest() == digest).expect("one of the two");
+                assert_eq!((name.as_str(), reason.as_deref(), ready), ("p", Some(["v1", "v2"][module]), true));
+                by[module] += 1;
+            }
+        }
+        assert_eq!(by.iter().sum::<usize>(), DECISIONS);
+        assert!(by.iter().all(|&count| count > 100), "both had their share: {by:?} in {swaps} swaps");
+        println!(
+            "{DECISIONS} decisions in {took:?}, {:.0} a second, {swaps} swaps, {by:?}",
+            DECISIONS as f64 / took.as_secs_f64()
+        );
     }
 }

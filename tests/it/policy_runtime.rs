@@ -147,6 +147,22 @@ async fn a_shadow_is_compared_and_never_obeyed() {
     assert_eq!(grants.count(), 2, "holder and first: {applied:?}");
     let shadow = records.iter().find(|r| r["policy"] == "newest-first").expect("the shadow was asked too");
     assert_eq!((shadow["applied"].as_bool(), shadow["digest"].as_str()), (Some(false), Some(&*digest_of(&module))));
+    // And it can be made again, byte for byte, and with another module.
+    let file = plane.directory().join("journal.jsonl");
+    let lines: Vec<String> = records.iter().map(ToString::to_string).collect();
+    std::fs::write(&file, lines.join("\n")).expect("written");
+    let wasm = |name: &str, bytes: &[u8]| {
+        let path = plane.directory().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path.display().to_string()
+    };
+    let (newest, allergic) = (wasm("newest.wasm", &module), wasm("allergic.wasm", &allergic));
+    let replay = format!("policy replay {} --module {newest} --module {allergic}", file.display());
+    let replayed = author.koncli(&replay).run().await.succeeds();
+    let all = format!("{0} decisions: {0} reproduced byte for byte, 0 differ", records.len());
+    assert!(replayed.stdout.contains(&all), "{}", replayed.stdout);
+    let other = author.koncli(&format!("{replay} --with {newest}")).run().await.succeeds();
+    assert!(other.stdout.contains("would be") && other.stdout.contains("(second)"), "{}", other.stdout);
     assert!(
         shadow["fuel"].as_u64() > Some(0) && shadow["input"].as_str().is_some_and(|input| input.contains("\"now\""))
     );

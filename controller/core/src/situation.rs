@@ -167,8 +167,9 @@ fn standing(snapshot: &Snapshot) -> (Option<Hold>, Option<(Hold, Ending)>) {
             // the request that was granted.
             let own = snapshot.request(&hold.request.uid).is_some_and(|r| r.holder == hold.holder);
             if !own {
-                // Who leaves because it is asked to has made room, and need not have finished.
-                let how = if hold.preemption.is_some() { Ending::Preempted } else { Ending::Released };
+                // Who leaves because it is asked to has made room for somebody, and need not have finished.
+                let made_room = hold.preemption.as_ref().is_some_and(|p| snapshot.request(&p.request).is_some());
+                let how = if made_room { Ending::Preempted } else { Ending::Released };
                 return (None, Some((hold.clone(), how)));
             }
             (Some(hold.clone()), None)

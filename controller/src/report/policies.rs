@@ -1,7 +1,7 @@
-//! Metrics of policy modules on their way into use. Their labels are words of ours, never a
+//! Metrics of policy modules on their way into use. Their labels are words of ours and digests, never a
 //! policy's name: see [`super::Metrics`].
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use prometheus_client::{
     metrics::{
@@ -23,6 +23,7 @@ pub struct PolicyMetrics {
     cache: Counters,
     compile: Histogram,
     active: Gauge,
+    digests: Family<[(&'static str, String); 1], Gauge>,
 }
 
 impl PolicyMetrics {
@@ -47,7 +48,9 @@ impl PolicyMetrics {
         );
         let active = Gauge::default();
         registry.register("policies_active", "Policy modules in use, each counted once", active.clone());
-        Self { loads, rejects, cache, compile, active }
+        let digests = Family::default();
+        registry.register("policy_digest", "1 for the digest of each policy module in use", digests.clone());
+        Self { loads, rejects, cache, compile, active, digests }
     }
 
     /// A module was looked at: `active`, `refused`, `known_bad`, `rolled_back` or `failing`.
@@ -70,8 +73,12 @@ impl PolicyMetrics {
         self.compile.observe(took.as_secs_f64());
     }
 
-    /// So many different modules are in use.
-    pub fn active(&self, count: usize) {
-        self.active.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// These modules are in use. Their number is bounded where they are loaded.
+    pub fn active(&self, digests: &HashSet<String>) {
+        self.active.set(i64::try_from(digests.len()).unwrap_or(i64::MAX));
+        self.digests.clear();
+        for digest in digests {
+            self.digests.get_or_create(&[("digest", digest.clone())]).set(1);
+        }
     }
 }
