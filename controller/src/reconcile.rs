@@ -100,7 +100,12 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
                 continue;
             }
         };
-        for request in &mut observed.snapshot.requests {
+        let history: std::collections::HashSet<&str> =
+            observed.snapshot.record.history.iter().map(|past| past.request.as_str()).collect();
+        // Those in the history cannot be granted anyway, and may only fall out of it when their mark has been
+        // seen: one that is on its way may never arrive.
+        let others = observed.snapshot.requests.iter_mut().filter(|r| !history.contains(r.id.uid.as_str()));
+        for request in others {
             request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
         }
         let Ok(mut consulted) = ctx.decider.decide(key, &observed).await else {
