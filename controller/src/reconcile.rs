@@ -231,6 +231,7 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use konductor_core::{Answer, Ending, Millis, RequestAnswer};
     use konductor_crds::{
         Lease, LeaseRequest, LeaseRequestSpec, LeaseRequestStatus, LeaseSpec, LeaseStatus,
         time::format_timestamp,
@@ -251,8 +252,9 @@ mod tests {
         assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST);
     }
 
-    /// What the API server was asked, and what it says of the request that is to be granted.
-    async fn asked_for_a_grant(requests_seen: &str, found: Option<&LeaseRequest>) -> Vec<String> {
+    /// Reconciles against an API server that finds this request, or none. `before` sets the scene: the lease
+    /// is there. Returns what the API server was asked, and what was written.
+    async fn asked(found: Option<&LeaseRequest>, before: impl FnOnce(&Context)) -> Vec<String> {
         let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
         let (log, found) = (asked.clone(), found.cloned());
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
@@ -281,8 +283,6 @@ mod tests {
         let world = Arc::new(World::default());
         let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);
         world.apply_lease(lease());
-        world.apply_request(request("5"), clock.read(), konductor_core::Millis(0));
-        world.requests_watched(&request(requests_seen));
         let metrics = Arc::new(Metrics::new());
         let host = Arc::new(konductor_policy::Host::new().expect("a host"));
         let policies = Arc::new(crate::policies::Policies::new(host, "system".to_owned(), "default".to_owned()));
@@ -299,8 +299,18 @@ mod tests {
             settings: Settings::default(),
             skew: Duration::ZERO,
         };
+        before(&ctx);
         reconcile(&ctx, &Key::new("ns", "l")).await.expect("an end");
         asked.lock().expect("lock").clone()
+    }
+
+    /// The API server finds this, and the requests were seen up to this version: one of them waits.
+    async fn asked_for_a_grant(requests_seen: &str, found: Option<&LeaseRequest>) -> Vec<String> {
+        asked(found, |ctx| {
+            ctx.world.apply_request(request("5"), ctx.clock.read(), Millis(0));
+            ctx.world.requests_watched(&request(requests_seen));
+        })
+        .await
     }
 
     /// A free lease that has had eight holds.
@@ -348,5 +358,33 @@ mod tests {
         over.status = Some(LeaseRequestStatus { phase: Some(RequestPhase::Finished), ..LeaseRequestStatus::default() });
         let asked = asked_for_a_grant("99", Some(&over)).await;
         assert_eq!(asked, ["read r", "write Available"], "it has had its hold");
+    }
+
+    // The next hold's end pushes the oldest one out of the history, and then only the mark tells that its
+    // request is over. The API server that is to take the mark may die with it.
+    #[tokio::test]
+    async fn a_hold_is_forgotten_when_its_requests_mark_was_seen_and_not_when_it_is_on_its_way() {
+        let scene = async |oldest: Option<RequestPhase>, on_the_way: bool| {
+            asked(None, |ctx| {
+                let mut over = request("5");
+                (over.metadata.name, over.metadata.uid) = (Some("oldest".to_owned()), Some("past-1".to_owned()));
+                "b".clone_into(&mut over.spec.holder);
+                over.status =
+                    oldest.map(|phase| LeaseRequestStatus { phase: Some(phase), ..LeaseRequestStatus::default() });
+                for request in [request("6"), over] {
+                    ctx.world.apply_request(request, ctx.clock.read(), Millis(0));
+                }
+                ctx.world.requests_watched(&request("100"));
+                if on_the_way {
+                    let id = RequestId { name: "oldest".to_owned(), uid: "past-1".to_owned() };
+                    let answer = Answer::Over(Ending::Released);
+                    ctx.answers.send(&Key::new("ns", "l"), &[RequestAnswer { request: id, version: 5, answer }]);
+                }
+            })
+            .await
+        };
+        assert_eq!(scene(None, false).await, ["write Available"], "it is not even told");
+        assert_eq!(scene(None, true).await, ["write Available"], "what it is told may be lost");
+        assert_eq!(scene(Some(RequestPhase::Finished), false).await, ["write Held"], "it is marked");
     }
 }
