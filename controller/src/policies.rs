@@ -799,7 +799,7 @@ mod tests {
                 let mut request = LeaseRequest::new(&format!("r{n}"), spec);
                 (request.metadata.namespace, request.metadata.uid) = (Some("team".to_owned()), Some(format!("u{n}")));
                 request.metadata.resource_version = Some("2".to_owned());
-                world.apply_request(request, clock.read(), konductor_core::Millis(0));
+                world.request_watched(request, clock.read(), konductor_core::Millis(0));
                 let key = Key::new("team", name);
                 match observe(&world, &key, &clock, Duration::ZERO, konductor_core::Settings::default()) {
                     Sight::Lease(observed) => (key, observed),

@@ -70,7 +70,9 @@ pub enum Next {
 /// from what is.
 pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
     let mut tries = 0;
-    let mut settled: Option<(String, i64)> = None;
+    // Which requests the API server was asked about, and at which resourceVersion of the lease: while the
+    // lease is what it was, nobody can have granted them since.
+    let mut settled: (i64, Vec<RequestId>) = (0, Vec::new());
     let (observed, mut consulted) = loop {
         let mut observed = match observe(&ctx.world, key, &*ctx.clock, ctx.skew, ctx.settings) {
             Sight::Lease(observed) => observed,
@@ -111,30 +113,34 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         let Ok(mut consulted) = ctx.decider.decide(key, &observed).await else {
             return Ok(Next::After(BUSY_RETRY));
         };
-        let Some(request) = consulted.plan.granted().filter(|_| observed.may_have_forgotten()) else {
-            break (observed, consulted);
-        };
-        // Asked about while the lease was what it still is, so nobody can have granted it since.
-        let doubt = (request.uid.clone(), observed.snapshot.resource_version);
-        if settled.as_ref() == Some(&doubt) {
+        let version = observed.snapshot.resource_version;
+        if settled.0 != version {
+            settled = (version, Vec::new());
+        }
+        let mut doubts = consulted.plan.granted().map(|granted| observed.in_doubt(granted)).unwrap_or_default();
+        doubts.retain(|doubt| !settled.1.contains(doubt));
+        if doubts.is_empty() {
             break (observed, consulted);
         }
-        let request = request.clone();
         ctx.decider.record(&mut consulted, false);
         if tries >= CONFIRM_TRIES {
             return Ok(Next::After(CONFLICT_RETRY));
         }
         tries += 1;
-        confirm(ctx, key, &request).await?;
-        settled = Some(doubt);
+        for doubt in doubts {
+            confirm(ctx, key, &doubt).await?;
+            settled.1.push(doubt);
+        }
     };
     let status = commit::next_status(&observed, &consulted);
     let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await;
     let became_so = matches!(outcome, Ok(Outcome::Unchanged | Outcome::Committed(_)));
     ctx.decider.record(&mut consulted, became_so);
     let outcome = outcome?;
-    if let Outcome::Committed(lease) = &outcome {
-        ctx.world.wrote_lease((**lease).clone(), observed.reading);
+    match &outcome {
+        Outcome::Committed(lease) => ctx.world.wrote_lease((**lease).clone(), observed.reading),
+        Outcome::Gone => drop(ctx.world.delete_lease(&observed.lease)),
+        Outcome::Unchanged | Outcome::Conflict => {}
     }
     report::publish(key, &observed, &consulted, &outcome, &ctx.answers, &ctx.events, &ctx.metrics);
     Ok(match outcome {
@@ -149,7 +155,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
 async fn confirm(ctx: &Context, key: &Key, request: &RequestId) -> Result<(), CommitError> {
     match commit::confirm(&ctx.client, key, request).await? {
         // Our watch of requests is behind; this is what it will bring.
-        Some(found) => drop(ctx.world.apply_request(found, ctx.clock.read(), skew_millis(ctx.skew))),
+        Some(found) => ctx.world.request_found(found, ctx.clock.read(), skew_millis(ctx.skew)),
         None => ctx.world.confirm_deleted(key, request),
     }
     Ok(())
@@ -252,11 +258,11 @@ mod tests {
         assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST);
     }
 
-    /// Reconciles against an API server that finds this request, or none. `before` sets the scene: the lease
-    /// is there. Returns what the API server was asked, and what was written.
-    async fn asked(found: Option<&LeaseRequest>, before: impl FnOnce(&Context)) -> Vec<String> {
+    /// Reconciles against an API server that has these requests. `before` sets the scene: the lease is there.
+    /// Returns what the API server was asked, and what was written.
+    async fn asked(found: &[LeaseRequest], before: impl FnOnce(&Context)) -> Vec<String> {
         let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let (log, found) = (asked.clone(), found.cloned());
+        let (log, found) = (asked.clone(), found.to_vec());
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let (log, found) = (log.clone(), found.clone());
             async move {
@@ -268,12 +274,16 @@ mod tests {
                     log.lock().expect("lock").push(format!("write {}", phase.as_str()));
                     (200, body.to_vec())
                 } else {
-                    let path = parts.uri.path();
-                    log.lock().expect("lock").push(format!("read {}", path.rsplit('/').next().unwrap_or_default()));
-                    let gone = kube::core::Status::failure("gone", "NotFound").with_code(404);
-                    match found {
-                        Some(found) => (200, serde_json::to_vec(&found).expect("JSON")),
-                        None => (404, serde_json::to_vec(&gone).expect("JSON")),
+                    let name = parts.uri.path().rsplit('/').next().unwrap_or_default();
+                    log.lock().expect("lock").push(format!("read {name}"));
+                    match found.iter().find(|found| found.metadata.name.as_deref() == Some(name)) {
+                        Some(found) => (200, serde_json::to_vec(found).expect("JSON")),
+                        None => {
+                            let gone = serde_json::json!({
+                                "status": "Failure", "reason": "NotFound", "code": 404, "details": { "name": name }
+                            });
+                            (404, serde_json::to_vec(&gone).expect("JSON"))
+                        }
                     }
                 };
                 let body = kube::client::Body::from(body);
@@ -304,13 +314,40 @@ mod tests {
         asked.lock().expect("lock").clone()
     }
 
-    /// The API server finds this, and the requests were seen up to this version: one of them waits.
-    async fn asked_for_a_grant(requests_seen: &str, found: Option<&LeaseRequest>) -> Vec<String> {
+    /// The watch has shown this request.
+    fn watched(ctx: &Context, request: LeaseRequest) {
+        ctx.world.request_watched(request, ctx.clock.read(), Millis(0));
+    }
+
+    /// The requests were seen up to this version.
+    fn seen_up_to(ctx: &Context, version: &str) {
+        let mut elsewhere = request(version);
+        (elsewhere.metadata.name, elsewhere.metadata.uid) = (Some("e".to_owned()), Some("e".to_owned()));
+        "elsewhere".clone_into(&mut elsewhere.spec.lease);
+        watched(ctx, elsewhere);
+    }
+
+    /// The API server has these, and the requests were seen up to this version: one of them waits.
+    async fn asked_for_a_grant(requests_seen: &str, found: &[LeaseRequest]) -> Vec<String> {
         asked(found, |ctx| {
-            ctx.world.apply_request(request("5"), ctx.clock.read(), Millis(0));
-            ctx.world.requests_watched(&request(requests_seen));
+            watched(ctx, request("5"));
+            seen_up_to(ctx, requests_seen);
         })
         .await
+    }
+
+    fn over(mut request: LeaseRequest) -> LeaseRequest {
+        let status = LeaseRequestStatus { phase: Some(RequestPhase::Finished), ..LeaseRequestStatus::default() };
+        request.status = Some(status);
+        request
+    }
+
+    /// The request of the oldest hold in the history.
+    fn oldest() -> LeaseRequest {
+        let mut oldest = request("5");
+        (oldest.metadata.name, oldest.metadata.uid) = (Some("past-1".to_owned()), Some("past-1".to_owned()));
+        "b".clone_into(&mut oldest.spec.holder);
+        oldest
     }
 
     /// A free lease that has had eight holds.
@@ -318,6 +355,7 @@ mod tests {
         let past = |n: i64| PastHold {
             holder: "x".to_owned(),
             request: format!("past-{n}"),
+            request_name: format!("past-{n}"),
             token: n,
             acquired: format_timestamp(0),
             ended: format_timestamp(1),
@@ -345,46 +383,58 @@ mod tests {
         request
     }
 
-    // A replica that was frozen has fresh leases beside old requests: see Observed::may_have_forgotten.
+    // A replica that was frozen has fresh leases beside old requests: see Observed::in_doubt.
     #[tokio::test]
     async fn a_request_that_may_have_held_already_is_asked_for_before_it_is_granted() {
-        let asked = asked_for_a_grant("100", None).await;
+        let asked = asked_for_a_grant("100", &[]).await;
         assert_eq!(asked, ["write Held"], "the requests are as new as the lease: nothing to ask");
-        let asked = asked_for_a_grant("99", None).await;
-        assert_eq!(asked, ["read r", "write Available"], "it is gone, and nobody gets the lease");
-        let asked = asked_for_a_grant("99", Some(&request("5"))).await;
-        assert_eq!(asked, ["read r", "write Held"], "it still waits, as it was");
-        let mut over = request("60");
-        over.status = Some(LeaseRequestStatus { phase: Some(RequestPhase::Finished), ..LeaseRequestStatus::default() });
-        let asked = asked_for_a_grant("99", Some(&over)).await;
-        assert_eq!(asked, ["read r", "write Available"], "it has had its hold");
+        let all = ["read r", "read past-2", "read past-1"];
+        let and = |then: &'static str| [&all[..], &[then]].concat();
+        let asked = asked_for_a_grant("99", &[]).await;
+        assert_eq!(asked, and("write Available"), "it is gone, and nobody gets the lease");
+        let asked = asked_for_a_grant("99", &[request("5")]).await;
+        assert_eq!(asked, and("write Held"), "it still waits, as it was");
+        let asked = asked_for_a_grant("99", &[over(request("60"))]).await;
+        assert_eq!(asked, and("write Available"), "it has had its hold");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_only_not_here_yet_is_not_forgotten() {
+        let of_oldest = |mut request: LeaseRequest| {
+            request.metadata.resource_version = Some("99".to_owned());
+            request
+        };
+        let all = ["read r", "read past-2", "read past-1"];
+        let asked = asked_for_a_grant("98", &[request("5"), of_oldest(oldest())]).await;
+        assert_eq!(
+            asked,
+            [&all[..], &["write Available"]].concat(),
+            "the oldest hold's request is there, and unmarked"
+        );
+        let asked = asked_for_a_grant("98", &[request("5"), of_oldest(over(oldest()))]).await;
+        assert_eq!(asked, [&all[..], &["write Held"]].concat(), "it is marked");
     }
 
     // The next hold's end pushes the oldest one out of the history, and then only the mark tells that its
     // request is over. The API server that is to take the mark may die with it.
     #[tokio::test]
     async fn a_hold_is_forgotten_when_its_requests_mark_was_seen_and_not_when_it_is_on_its_way() {
-        let scene = async |oldest: Option<RequestPhase>, on_the_way: bool| {
-            asked(None, |ctx| {
-                let mut over = request("5");
-                (over.metadata.name, over.metadata.uid) = (Some("oldest".to_owned()), Some("past-1".to_owned()));
-                "b".clone_into(&mut over.spec.holder);
-                over.status =
-                    oldest.map(|phase| LeaseRequestStatus { phase: Some(phase), ..LeaseRequestStatus::default() });
-                for request in [request("6"), over] {
-                    ctx.world.apply_request(request, ctx.clock.read(), Millis(0));
-                }
-                ctx.world.requests_watched(&request("100"));
+        let scene = async |oldest: LeaseRequest, on_the_way: bool| {
+            asked(&[], |ctx| {
+                watched(ctx, request("6"));
+                watched(ctx, oldest);
+                seen_up_to(ctx, "100");
                 if on_the_way {
-                    let id = RequestId { name: "oldest".to_owned(), uid: "past-1".to_owned() };
+                    let id = RequestId { name: "past-1".to_owned(), uid: "past-1".to_owned() };
                     let answer = Answer::Over(Ending::Released);
-                    ctx.answers.send(&Key::new("ns", "l"), &[RequestAnswer { request: id, version: 5, answer }]);
+                    ctx.answers
+                        .send(&Key::new("ns", "l"), &[RequestAnswer { request: id, version: 5, sequence: 5, answer }]);
                 }
             })
             .await
         };
-        assert_eq!(scene(None, false).await, ["write Available"], "it is not even told");
-        assert_eq!(scene(None, true).await, ["write Available"], "what it is told may be lost");
-        assert_eq!(scene(Some(RequestPhase::Finished), false).await, ["write Held"], "it is marked");
+        assert_eq!(scene(oldest(), false).await, ["write Available"], "it is not even told");
+        assert_eq!(scene(oldest(), true).await, ["write Available"], "what it is told may be lost");
+        assert_eq!(scene(over(oldest()), false).await, ["write Held"], "it is marked");
     }
 }

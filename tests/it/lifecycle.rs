@@ -160,6 +160,7 @@ async fn a_grant_is_one_write_that_says_everything_and_so_is_a_release() {
     let [past] = &status.history[..] else { panic!("one hold has ended: {:?}", status.history) };
     assert_eq!((past.holder.as_str(), past.token, past.how), ("pod-a", holding.token, HoldEnd::Released));
     assert_eq!((parse_timestamp(&past.acquired), past.request.as_str()), (Some(holding.acquired), uid(&request)));
+    assert_eq!(Some(&past.request_name), request.metadata.name.as_ref());
     assert!(parse_timestamp(&past.ended) > Some(holding.acquired));
     team.create_lease("later-still", "10m").await;
     hold(&team, "later-still", "c").await;

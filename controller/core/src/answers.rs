@@ -17,18 +17,26 @@ pub struct RequestAnswer {
     /// The resourceVersion at which it was seen. An answer to what has changed since must not be
     /// written: it could undo a newer one.
     pub version: i64,
+    /// Its place in the order of arrival, see [`Request::sequence`]. It goes with every answer: also of a
+    /// request that never waited, another replica must know whether it came before or after the next.
+    pub sequence: i64,
     /// What its status should say.
     pub answer: Answer,
+}
+
+impl RequestAnswer {
+    /// This answer to this request.
+    #[must_use]
+    pub fn new(request: &Request, answer: Answer) -> Self {
+        Self { request: request.id.clone(), version: request.version, sequence: request.sequence, answer }
+    }
 }
 
 /// What the status of a request should say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It waits; its place in the order of arrival.
-    Pending {
-        /// See [`Request::sequence`].
-        sequence: i64,
-    },
+    /// It waits.
+    Pending,
     /// It holds.
     Granted {
         /// Its fencing token.
@@ -52,10 +60,7 @@ pub enum Answer {
     /// deleted, perhaps made anew. It is never granted again.
     Lost,
     /// It waits for a lease that does not exist.
-    NoLease {
-        /// See [`Request::sequence`].
-        sequence: i64,
-    },
+    NoLease,
     /// A newer request of the same holder took its place in the line.
     Superseded,
     /// It was not granted in time.
@@ -79,7 +84,7 @@ pub(crate) fn answers(
         let ahead = matches!(request.answered, Some(Answered::Granted(token)) if token > next.token);
         let answer = wanted_answer(snapshot, situation, verdict, next, denied, i);
         if !ahead && !is_told(&answer, request.answered) {
-            answers.push(RequestAnswer { request: request.id.clone(), version: request.version, answer });
+            answers.push(RequestAnswer::new(request, answer));
         }
     }
     answers
@@ -89,8 +94,8 @@ pub(crate) fn answers(
 pub(crate) fn is_told(answer: &Answer, said: Option<Answered>) -> bool {
     let Some(said) = said else { return false };
     match answer {
-        Answer::Pending { .. } => said == Answered::Pending || said.is_over(),
-        Answer::NoLease { .. } => said == Answered::NoLease || said.is_over(),
+        Answer::Pending => said == Answered::Pending || said.is_over(),
+        Answer::NoLease => said == Answered::NoLease || said.is_over(),
         Answer::Granted { token, .. } => said == Answered::Granted(*token),
         Answer::Denied { .. }
         | Answer::Invalid { .. }
@@ -133,7 +138,7 @@ fn wanted_answer(
     if situation.lapsed.contains(&index) || (now_or_never && !situation.superseding) {
         return Answer::TimedOut { why: why_not(snapshot, verdict, next) };
     }
-    Answer::Pending { sequence: request.sequence }
+    Answer::Pending
 }
 
 /// Why a request was not granted, for its holder to read.

@@ -35,7 +35,7 @@ pub fn orphans(requests: &[Request], settings: Settings) -> OrphanPlan {
             request.timeout.map(|timeout| timeout - request.untouched)
         };
         if !is_told(&answer, request.answered) {
-            plan.answers.push(RequestAnswer { request: request.id.clone(), version: request.version, answer });
+            plan.answers.push(RequestAnswer::new(request, answer));
         }
         plan.wake_in = plan.wake_in.into_iter().chain(wake.filter(|w| *w > Millis::ZERO)).min();
     }
@@ -52,7 +52,7 @@ fn wanted(request: &Request) -> Answer {
     if request.timeout.is_some_and(|timeout| request.untouched >= timeout) {
         return Answer::TimedOut { why: "there is no Lease of that name in this namespace".to_owned() };
     }
-    Answer::NoLease { sequence: request.sequence }
+    Answer::NoLease
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn others_wait_for_as_long_as_they_are_valid() {
-        assert_eq!(answer_to(request("u", None)), Some(Answer::NoLease { sequence: 5 }));
+        assert_eq!(answer_to(request("u", None)), Some(Answer::NoLease));
         assert_eq!(answer_to(request("u", Some(Answered::NoLease))), None, "said already");
         let timeout = |untouched| Request {
             timeout: Some(Millis(30_000)),

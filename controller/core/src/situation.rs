@@ -212,6 +212,7 @@ pub fn past(snapshot: &Snapshot, hold: &Hold, how: Ending) -> PastHold {
     PastHold {
         holder: hold.holder.clone(),
         request: hold.request.uid.clone(),
+        request_name: hold.request.name.clone(),
         token: snapshot.record.token,
         acquired: hold.acquired,
         // The wall clock may have stepped back since: a hold does not end before it began.

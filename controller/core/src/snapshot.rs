@@ -157,6 +157,8 @@ pub struct PastHold {
     pub holder: String,
     /// The uid of the request that held. It is never granted again.
     pub request: String,
+    /// Its name, for whoever has to ask the API server what has become of it.
+    pub request_name: String,
     /// Its fencing token.
     pub token: i64,
     /// When it was granted.

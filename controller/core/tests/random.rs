@@ -256,6 +256,7 @@ impl World {
             let entry = PastHold {
                 holder: claim.request.holder.clone(),
                 request: uid.clone(),
+                request_name: claim.request.id.name.clone(),
                 token,
                 acquired: Time(0),
                 ended: Time(1),
@@ -588,8 +589,8 @@ impl World {
             return;
         }
         let said = match answer.answer {
-            Answer::Pending { .. } => Answered::Pending,
-            Answer::NoLease { .. } => Answered::NoLease,
+            Answer::Pending => Answered::Pending,
+            Answer::NoLease => Answered::NoLease,
             Answer::Granted { token, .. } => Answered::Granted(token),
             Answer::Denied { .. } => Answered::Denied,
             Answer::Invalid { .. } | Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => {

@@ -13,8 +13,8 @@ use std::{
 
 use konductor_core::{
     Answer, Answered, Candidate, Cause, Clamp, Decision, Denial, Ending, Grant, Hold, HoldAction, HoldView, LeaseFacts,
-    Millis, Notice, PastHold, Plan, Preemption, Question, Record, Refusal, Request, RequestId, Settings, Situation,
-    Snapshot, State, Time, Verdict, check, invariants, plan, question, situations,
+    Millis, Notice, PastHold, Plan, Preemption, Question, Record, Refusal, Request, RequestAnswer, RequestId, Settings,
+    Situation, Snapshot, State, Time, Verdict, check, invariants, plan, question, situations,
     transition::{Adjustment, Transition, transition},
 };
 
@@ -212,6 +212,7 @@ fn guard_case(lines: &[&str]) -> (Question, Decision) {
                     asked.history.push(PastHold {
                         holder: "p".to_owned(),
                         request: "u".to_owned(),
+                        request_name: "r".to_owned(),
                         token: 6,
                         acquired: Time(ended.0 - 1),
                         ended,
@@ -602,6 +603,7 @@ fn parse_past(words: &mut Words<'_>) -> PastHold {
     let mut past = PastHold {
         holder: words.text().to_owned(),
         request: String::new(),
+        request_name: String::new(),
         token: 0,
         acquired: Time(0),
         ended: Time(0),
@@ -715,7 +717,7 @@ fn show_plan(out: &mut String, before: &Snapshot, plan: &Plan) {
         writeln!(out, "policy state: {}", next.policy_state).unwrap();
     }
     for told in answers.iter().take(6) {
-        writeln!(out, "answer {}: {}", told.request.uid, show_answer(&told.answer)).unwrap();
+        writeln!(out, "answer {}: {}", told.request.uid, show_answer(told)).unwrap();
     }
     if answers.len() > 6 {
         writeln!(out, "answers in all: {}", answers.len()).unwrap();
@@ -734,19 +736,19 @@ fn show_plan(out: &mut String, before: &Snapshot, plan: &Plan) {
 }
 
 fn show_past(past: &PastHold) -> String {
-    let PastHold { holder, request, token, acquired, ended, how } = past;
+    let PastHold { holder, request, request_name: _, token, acquired, ended, how } = past;
     format!("{holder} {request} {token} {}..{} {how:?}", acquired.0, ended.0)
 }
 
-fn show_answer(answer: &Answer) -> String {
-    match answer {
-        Answer::Pending { sequence } => format!("pending, sequence {sequence}"),
+fn show_answer(told: &RequestAnswer) -> String {
+    match &told.answer {
+        Answer::Pending => format!("pending, sequence {}", told.sequence),
         Answer::Granted { token, expires } => format!("granted, token {token} until {}", expires.0),
         Answer::Denied { reason } => format!("denied, {reason}"),
         Answer::Invalid { problem } => format!("invalid, {problem}"),
         Answer::Over(how) => format!("over, {how:?}"),
         Answer::Lost => "lost".to_owned(),
-        Answer::NoLease { sequence } => format!("no lease, sequence {sequence}"),
+        Answer::NoLease => format!("no lease, sequence {}", told.sequence),
         Answer::Superseded => "superseded".to_owned(),
         Answer::TimedOut { why } => format!("timed out, {why}"),
     }

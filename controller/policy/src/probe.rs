@@ -386,6 +386,7 @@ fn past(how: Ending, n: i64) -> PastHold {
     PastHold {
         holder: format!("pod-past-{n}"),
         request: format!("probe-past-{n}"),
+        request_name: format!("probe-past-{n}"),
         token: 7 - n,
         acquired: Time(NOW.0 - (n + 2) * 600_000),
         ended: Time(NOW.0 - (n + 1) * 600_000),

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use konductor_core::RequestId;
 use konductor_crds::{Lease, LeaseRequest, LeaseStatus};
-use kube::{Api, Client, ResourceExt as _, api::PostParams};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::PostParams,
+    core::{Status, response::reason},
+};
 
 use crate::observe::{Key, Observed};
 
@@ -97,12 +101,12 @@ pub async fn compare_and_swap(
         Err(_) => Err(CommitError::Timeout { key: key() }),
         Ok(Ok(written)) => Ok(Outcome::Committed(Box::new(written))),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(Outcome::Conflict),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(Outcome::Gone),
+        Ok(Err(kube::Error::Api(status))) if is_gone(&status, &name) => Ok(Outcome::Gone),
         Ok(Err(source)) => Err(CommitError::Api { key: key(), source }),
     }
 }
 
-/// Asks the API server whether a holder's request really is gone. `None`: it is, or another one has
+/// Asks the API server whether a request that is not here really is gone. `None`: it is, or another one has
 /// its name.
 ///
 /// # Errors
@@ -111,7 +115,7 @@ pub async fn confirm(client: &Client, key: &Key, request: &RequestId) -> Result<
     if !can_be_a_name(&request.name) {
         return Ok(None);
     }
-    let found: Option<LeaseRequest> = find(client, key, &request.name, "the holder's request").await?;
+    let found: Option<LeaseRequest> = find(client, key, &request.name, "a request").await?;
     Ok(found.filter(|r| r.uid().as_deref() == Some(request.uid.as_str())))
 }
 
@@ -146,13 +150,38 @@ where
 {
     let api = Api::<K>::namespaced(client.clone(), &key.namespace);
     let failed = |source| CommitError::Confirm { key: key.to_string(), what: what.to_owned(), source };
-    let found = tokio::time::timeout(API_TIMEOUT, api.get_opt(name)).await.map_err(|_| failed(None))?;
-    found.map_err(|e| failed(Some(e)))
+    match tokio::time::timeout(API_TIMEOUT, api.get(name)).await.map_err(|_| failed(None))? {
+        Ok(found) => Ok(Some(found)),
+        Err(kube::Error::Api(status)) if is_gone(&status, name) => Ok(None),
+        Err(source) => Err(failed(Some(source))),
+    }
+}
+
+/// Whether an answer proves that there is no such object. An API server that has just started says 404
+/// also of a kind that it does not serve yet: such an answer names no object, and proves nothing.
+fn is_gone(status: &Status, name: &str) -> bool {
+    status.reason == reason::NOT_FOUND && status.details.as_ref().is_some_and(|details| details.name == name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_answer_that_names_the_object_proves_that_it_is_gone() {
+        let answer = |reason: &str, named: Option<&str>| {
+            let mut status = Status::failure("why", reason).with_code(404);
+            let details = named.map(|name| serde_json::json!({ "name": name, "kind": "leaserequests" }));
+            status.details = details.map(|details| serde_json::from_value(details).expect("details"));
+            is_gone(&status, "r")
+        };
+        assert!(answer("NotFound", Some("r")));
+        // What API servers say that do not serve the kind yet, and a proxy.
+        assert!(!answer("NotFound", None), "the server could not find the requested resource");
+        assert!(!answer("NotFound", Some("")));
+        assert!(!answer("Failed to parse error data", None), "404 page not found");
+        assert!(!answer("NotFound", Some("another")));
+    }
 
     #[test]
     fn a_path_is_not_a_name() {

@@ -67,6 +67,7 @@ fn past(past: &konductor_core::PastHold) -> PastHold {
     PastHold {
         holder: past.holder.clone(),
         request: past.request.clone(),
+        request_name: past.request_name.clone(),
         token: past.token,
         acquired: format_timestamp(past.acquired.0),
         ended: format_timestamp(past.ended.0),

@@ -43,6 +43,7 @@ pub fn record(status: Option<&LeaseStatus>, holder_of: impl Fn(&str) -> Option<S
         .map(|past| PastHold {
             holder: past.holder.clone(),
             request: past.request.clone(),
+            request_name: past.request_name.clone(),
             token: past.token,
             acquired: time(Some(&past.acquired)).unwrap_or_default(),
             ended: time(Some(&past.ended)).unwrap_or_default(),

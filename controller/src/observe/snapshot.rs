@@ -23,20 +23,27 @@ pub struct Observed {
     pub reading: Reading,
     /// Up to which resourceVersion the requests were seen.
     pub(super) requests_version: i64,
+    /// The requests of the history's oldest holds of which nothing was seen: gone, or not here yet.
+    pub(super) unseen: Vec<RequestId>,
 }
 
 impl Observed {
-    /// Whether a request that looks pending may have had its hold already: ask the API server before
-    /// it is granted.
+    /// The requests about which the API server must be asked before this one is granted.
     ///
     /// A request's hold stands in the lease's history, or, before it falls out of it, the request is
-    /// marked as over (`a_grant_would_forget_a_request` in the core). A replica that was frozen sees
-    /// a fresh lease beside old requests: the hold has fallen out already, and the mark has not
-    /// arrived. So where the history is full, the requests must be at least as new as the lease. They
-    /// nearly always are: what ends a hold, or asks for one, is itself news of a request.
+    /// marked as over or gone (`a_grant_would_forget_a_request` in the core). A replica that was frozen
+    /// sees a fresh lease beside old requests. Then the hold of a request that looks pending may have
+    /// fallen out already, and one of which nothing was seen may be pending and fall out by this grant.
+    /// So the requests must be at least as new as the lease. They nearly always are: what ends a hold,
+    /// or asks for one, is itself news of a request.
     #[must_use]
-    pub fn may_have_forgotten(&self) -> bool {
-        self.snapshot.record.history.len() >= HISTORY_MAX && self.requests_version < self.snapshot.resource_version
+    pub fn in_doubt(&self, granted: &RequestId) -> Vec<RequestId> {
+        if self.requests_version >= self.snapshot.resource_version {
+            return Vec::new();
+        }
+        // Nothing has fallen out of a history that is not full.
+        let full = self.snapshot.record.history.len() >= HISTORY_MAX;
+        full.then_some(granted).into_iter().chain(&self.unseen).cloned().collect()
     }
 
     /// The conditions that the status has now.
@@ -95,7 +102,20 @@ pub fn observe(world: &World, key: &Key, clock: &dyn Clock, skew: Duration, sett
         settings,
     };
     let requests_version = inner.requests_version;
-    Sight::Lease(Box::new(Observed { lease, snapshot, reading, requests_version }))
+    let deleted = inner.deleted.get(key);
+    let unseen = unseen(&snapshot, |uid| deleted.is_some_and(|all| all.iter().any(|one| one == uid)));
+    Sight::Lease(Box::new(Observed { lease, snapshot, reading, requests_version, unseen }))
+}
+
+/// The requests that a grant could make the history forget, and of which nothing was seen.
+fn unseen(snapshot: &Snapshot, deleted: impl Fn(&str) -> bool) -> Vec<RequestId> {
+    // A hold that is due enters the history with the grant, and the one that is granted when it ends.
+    let kept = HISTORY_MAX - 2;
+    let oldest = snapshot.record.history.iter().skip(kept);
+    oldest
+        .filter(|past| snapshot.request(&past.request).is_none() && !deleted(&past.request))
+        .map(|past| RequestId { name: past.request_name.clone(), uid: past.request.clone() })
+        .collect()
 }
 
 /// When the hold is due by our monotonic clock.
@@ -217,7 +237,7 @@ mod tests {
 
     fn world(hands: &Hands) -> World {
         let world = World::default();
-        world.apply_request(request(), hands.read(), Millis(0));
+        world.request_watched(request(), hands.read(), Millis(0));
         world
     }
 
@@ -225,6 +245,7 @@ mod tests {
     fn a_hold_of_our_own_is_due_after_its_ttl_whatever_the_wall_clock_does() {
         let hands = Hands::new(0);
         let world = world(&hands);
+        world.apply_lease(lease(9, TTL, 0));
         world.wrote_lease(lease(10, TTL, 0), hands.read());
         hands.pass(10_000);
         hands.step_wall(3_600_000);
@@ -239,6 +260,7 @@ mod tests {
     fn a_renewal_prolongs_even_where_the_wall_clock_has_stepped_back() {
         let hands = Hands::new(0);
         let world = world(&hands);
+        world.apply_lease(lease(9, TTL, 0));
         world.wrote_lease(lease(10, TTL, 0), hands.read());
         hands.pass(20_000);
         hands.step_wall(-20_000);
@@ -251,6 +273,7 @@ mod tests {
     fn a_renewal_never_makes_a_hold_shorter() {
         let hands = Hands::new(0);
         let world = world(&hands);
+        world.apply_lease(lease(9, TTL, 0));
         world.wrote_lease(lease(10, 600_000, 0), hands.read());
         hands.step_wall(590_000);
         // The wall clock has jumped ahead, so the new expiry is later and yet only 20 s away.
@@ -294,49 +317,126 @@ mod tests {
         let mut newer = request();
         newer.metadata.uid = Some("v".to_owned());
         newer.metadata.resource_version = Some("20".to_owned());
-        world.apply_request(newer, hands.read(), Millis(0));
+        world.request_watched(newer, hands.read(), Millis(0));
         let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else {
             panic!("the old object was replaced, so it is gone")
         };
         assert!(observed.snapshot.request("u").is_none() && observed.snapshot.request("v").is_some());
         let mut late = request();
         late.metadata.resource_version = Some("6".to_owned());
-        assert_eq!(world.delete_request(&late), Some(key.clone()));
+        assert_eq!(world.request_deleted(&late), key);
         let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else { panic!("lost") };
         assert!(observed.snapshot.request("v").is_some(), "a late deletion of the old object took the new one along");
     }
 
     #[test]
-    fn requests_that_are_older_than_a_lease_with_a_full_history_are_doubted() {
+    fn requests_that_are_older_than_the_lease_are_doubted() {
         let hands = Hands::new(0);
         let key = Key::new("ns", "l");
         let past = |n: usize| konductor_crds::v1::PastHold {
             holder: "x".to_owned(),
             request: format!("past-{n}"),
+            request_name: format!("past-{n}"),
             token: 7,
             acquired: format_timestamp(0),
             ended: format_timestamp(1),
             how: konductor_crds::v1::HoldEnd::Released,
         };
-        let at = |version: &str| {
+        let at = |name: &str, version: &str| {
             let mut request = request();
+            (request.metadata.name, request.metadata.uid) = (Some(name.to_owned()), Some(name.to_owned()));
             request.metadata.resource_version = Some(version.to_owned());
             request
         };
-        for (holds, watched, doubted) in [(8, "9", true), (8, "10", false), (8, "11", false), (7, "9", false)] {
+        let waiter = RequestId { name: "w".to_owned(), uid: "w".to_owned() };
+        for (holds, watched, doubted) in [
+            (8, "9", &["w", "past-6", "past-7"][..]),
+            (8, "10", &[]),
+            (8, "11", &[]),
+            // Nothing has been forgotten yet, but a grant may be the first to do it.
+            (7, "9", &["past-6"]),
+            (6, "9", &[]),
+        ] {
             let world = World::default();
             let mut lease = lease(10, TTL, 0);
             lease.status.get_or_insert_default().history = (0..holds).map(past).collect();
             world.apply_lease(lease);
-            world.apply_request(at("5"), hands.read(), Millis(0));
-            world.requests_watched(&at(watched));
+            world.request_watched(request(), hands.read(), Millis(0));
+            world.request_watched(at("x", watched), hands.read(), Millis(0));
             // What was read beside the watch says nothing of the other requests.
-            world.apply_request(at("20"), hands.read(), Millis(0));
-            let Sight::Lease(observed) = observe(&world, &key, &hands, SKEW, Settings::default()) else {
-                panic!("it is seen")
+            world.request_found(at("y", "20"), hands.read(), Millis(0));
+            let in_doubt = || match observe(&world, &key, &hands, SKEW, Settings::default()) {
+                Sight::Lease(observed) => observed.in_doubt(&waiter).into_iter().map(|id| id.uid).collect::<Vec<_>>(),
+                other => panic!("{other:?}"),
             };
-            assert_eq!(observed.may_have_forgotten(), doubted, "{holds} holds, requests seen up to {watched}");
+            assert_eq!(in_doubt(), doubted, "{holds} holds, requests seen up to {watched}");
+            // What is known of a request is not doubted.
+            world.confirm_deleted(&key, &RequestId { name: "past-6".to_owned(), uid: "past-6".to_owned() });
+            world.request_found(at("past-7", "19"), hands.read(), Millis(0));
+            assert!(in_doubt().iter().all(|uid| uid == "w"), "{:?}", in_doubt());
         }
+    }
+
+    fn sight(world: &World, hands: &Hands) -> Box<Observed> {
+        match observe(world, &Key::new("ns", "l"), hands, SKEW, Settings::default()) {
+            Sight::Lease(observed) => observed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // The answer to a question may be on its way for longer than the news that it is out of date.
+    #[test]
+    fn a_late_answer_does_not_bring_back_what_is_gone() {
+        let hands = Hands::new(0);
+        let world = world(&hands);
+        world.apply_lease(lease(10, TTL, 0));
+        let mut gone = request();
+        gone.metadata.resource_version = Some("12".to_owned());
+        world.request_deleted(&gone);
+        world.request_found(request(), hands.read(), Millis(0));
+        assert!(sight(&world, &hands).snapshot.requests.is_empty(), "a request that was deleted");
+
+        world.delete_lease(&lease(13, TTL, 0));
+        world.wrote_lease(lease(11, TTL, 1), hands.read());
+        assert!(matches!(
+            observe(&world, &Key::new("ns", "l"), &hands, SKEW, Settings::default()),
+            Sight::NoLease(requests) if requests.is_empty()
+        ));
+    }
+
+    // A list is as old as its beginning. What was found since then and is not in it may have come after.
+    #[test]
+    fn a_list_does_not_prove_the_absence_of_what_was_found_meanwhile() {
+        let hands = Hands::new(0);
+        let key = Key::new("ns", "l");
+        let listed = |found_meanwhile: bool| {
+            let world = World::default();
+            world.apply_lease(lease(10, TTL, 0));
+            if !found_meanwhile {
+                world.request_found(request(), hands.read(), Millis(0));
+            }
+            world.requests_list_begins();
+            if found_meanwhile {
+                world.request_found(request(), hands.read(), Millis(0));
+            }
+            world.requests_list_done();
+            observe(&world, &key, &hands, SKEW, Settings::default())
+        };
+        assert!(matches!(listed(true), Sight::Unconfirmed(request) if request.uid == "u"), "it has to be asked for");
+        assert!(matches!(listed(false), Sight::Lease(observed) if observed.snapshot.requests.is_empty()), "it is gone");
+    }
+
+    #[test]
+    fn what_was_granted_before_it_was_seen_keeps_its_place_in_the_order_of_arrival() {
+        let hands = Hands::new(0);
+        let world = World::default();
+        world.apply_lease(lease(10, TTL, 0));
+        let mut granted = request();
+        granted.metadata.resource_version = Some("30".to_owned());
+        world.request_found(granted, hands.read(), Millis(0));
+        assert_eq!(sight(&world, &hands).snapshot.requests[0].sequence, 30);
+        world.request_watched(request(), hands.read(), Millis(0));
+        assert_eq!(sight(&world, &hands).snapshot.requests[0].sequence, 5, "it came with the version 5");
     }
 
     #[test]

@@ -231,14 +231,12 @@ fn on_request(feed: &Feeds, event: Event<LeaseRequest>) -> Done {
         }
         Event::Apply(request) => {
             feed.answers.seen(&request);
-            feed.world.requests_watched(&request);
-            let keys = feed.world.apply_request(request, feed.clock.read(), feed.skew);
+            let keys = feed.world.request_watched(request, feed.clock.read(), feed.skew);
             keys.into_iter().for_each(|k| feed.queue.push(k));
         }
         Event::Delete(request) => {
             feed.answers.forget(&request);
-            feed.world.requests_watched(&request);
-            feed.world.delete_request(&request).into_iter().for_each(|k| feed.queue.push(k));
+            feed.queue.push(feed.world.request_deleted(&request));
         }
         Event::InitDone => {
             feed.world.requests_list_done().into_iter().for_each(|k| feed.queue.push(k));

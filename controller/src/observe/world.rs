@@ -76,6 +76,8 @@ pub(super) struct Inner {
     listed_leases: HashSet<Key>,
     listed_requests: HashSet<Key>,
     listed_namespaces: HashSet<String>,
+    /// What was read beside the watch while a list of requests was under way: the list may be older.
+    found_requests: Option<HashSet<Key>>,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl World {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A Lease as a watch, a list or our own write has shown it. Returns its key.
+    /// A Lease as a watch, a list or a read has shown it. Returns its key.
     pub fn apply_lease(&self, lease: Lease) -> Key {
         let key = Key::of(&lease);
         self.lock().upsert_lease(key.clone(), lease);
@@ -150,6 +152,10 @@ impl World {
     pub fn wrote_lease(&self, lease: Lease, reading: Reading) {
         let key = Key::of(&lease);
         let mut inner = self.lock();
+        // It was there when the write was computed: if it is not any more, the watch has shown it gone since.
+        if inner.leases.get(&key).is_none_or(|e| e.object.uid() != lease.uid()) {
+            return;
+        }
         let due = held(&lease).map(|(token, renewals, expires)| Due {
             token,
             renewals,
@@ -163,7 +169,7 @@ impl World {
         }
     }
 
-    /// A Lease that is gone.
+    /// A Lease that is gone: the watch has shown it, or the API server has refused a write for it.
     pub fn delete_lease(&self, lease: &Lease) -> Key {
         let key = Key::of(lease);
         let mut inner = self.lock();
@@ -174,29 +180,46 @@ impl World {
         key
     }
 
-    /// A LeaseRequest as a watch, a list or a read has shown it. Returns the keys of the leases concerned.
-    pub fn apply_request(&self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
-        self.lock().upsert_request(request, reading, skew)
-    }
-
-    /// The requests' watch has brought this, and everything that happened to any request before it.
-    pub fn requests_watched(&self, request: &LeaseRequest) {
+    /// A LeaseRequest as the watch has shown it. Returns the keys of the leases concerned.
+    ///
+    /// The watch has brought everything that happened to any request before it. That is noted together with
+    /// the object, so that nobody sees the one without the other.
+    pub fn request_watched(&self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
         let mut inner = self.lock();
-        inner.requests_version = inner.requests_version.max(version(request));
+        inner.requests_version = inner.requests_version.max(version(&request));
+        inner.upsert_request(request, reading, skew)
     }
 
-    /// A LeaseRequest that is gone. Returns the key of its lease.
-    pub fn delete_request(&self, request: &LeaseRequest) -> Option<Key> {
+    /// The watch has shown that a LeaseRequest is gone. Returns the key of its lease.
+    pub fn request_deleted(&self, request: &LeaseRequest) -> Key {
         let own = Key::of(request);
         let mut inner = self.lock();
-        let same = inner.entry(&own).is_some_and(|e| e.object.uid() == request.uid());
-        if same {
-            return inner.remove_request(&own);
+        inner.requests_version = inner.requests_version.max(version(request));
+        if inner.entry(&own).is_some_and(|e| e.object.uid() == request.uid())
+            && let Some(lease) = inner.remove_request(&own)
+        {
+            return lease;
         }
         // Not in the cache; remember all the same that this uid will not come back.
         let lease = Key::of_request(request);
         inner.remember_deleted(&lease, request.uid().unwrap_or_default());
-        Some(lease)
+        lease
+    }
+
+    /// A LeaseRequest as the API server has answered a question about it, beside the watch.
+    pub fn request_found(&self, request: LeaseRequest, reading: Reading, skew: Millis) {
+        let own = Key::of(&request);
+        let mut inner = self.lock();
+        // The watch has brought everything up to here, also this object; what is not in the cache has
+        // gone since. The answer was on its way longer than that news.
+        let known = inner.entry(&own).is_some_and(|e| e.object.uid() == request.uid());
+        if !known && version(&request) <= inner.requests_version {
+            return;
+        }
+        if let Some(found) = &mut inner.found_requests {
+            found.insert(own);
+        }
+        inner.upsert_request(request, reading, skew);
     }
 
     /// A request that the API server says is gone, though no watch has told us.
@@ -237,6 +260,7 @@ impl World {
     pub fn requests_list_begins(&self) {
         let mut inner = self.lock();
         inner.listed_requests.clear();
+        inner.found_requests = Some(HashSet::new());
         inner.listed_version = 0;
     }
 
@@ -255,8 +279,14 @@ impl World {
         // Not before the list is complete: until then something older than its newest may be missing.
         inner.requests_version = inner.requests_version.max(inner.listed_version);
         let listed = std::mem::take(&mut inner.listed_requests);
+        let found = inner.found_requests.take().unwrap_or_default();
         let gone: Vec<Key> = inner.lease_of.keys().filter(|k| !listed.contains(k)).cloned().collect();
-        gone.iter().filter_map(|own| inner.remove_request(own)).collect()
+        let proven = |own: &Key| !found.contains(own);
+        gone.iter()
+            .filter_map(|own| {
+                if proven(own) { inner.remove_request(own) } else { inner.take_request(own).map(|(lease, _)| lease) }
+            })
+            .collect()
     }
 
     /// A list of namespaces begins.
@@ -334,8 +364,8 @@ impl World {
 impl Inner {
     fn upsert_lease(&mut self, key: Key, lease: Lease) {
         match self.leases.get_mut(&key) {
-            // A watch may still bring what our own write has overtaken.
-            Some(entry) if entry.object.uid() == lease.uid() && version(&*entry.object) > version(&lease) => {}
+            // A watch may still bring what our own write has overtaken, or an object that this one has replaced.
+            Some(entry) if version(&*entry.object) > version(&lease) => {}
             Some(entry) if entry.object.uid() == lease.uid() => entry.object = Arc::new(lease),
             _ => {
                 self.deleted.remove(&key);
@@ -348,10 +378,26 @@ impl Inner {
         self.requests.get(self.lease_of.get(own)?)?.get(&own.name)
     }
 
+    fn entry_mut(&mut self, own: &Key) -> Option<&mut RequestEntry> {
+        self.requests.get_mut(self.lease_of.get(own)?)?.get_mut(&own.name)
+    }
+
     fn upsert_request(&mut self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
         let own = Key::of(&request);
         let lease = Key::of_request(&request);
         let mut concerned = vec![lease.clone()];
+        let seen = version(&request);
+        if let Some(entry) = self.entry_mut(&own)
+            && version(&*entry.object) > seen
+        {
+            // An older state is no news, but it is nearer to the request's arrival: what was found beside
+            // the watch, after somebody had granted it, must not seem to have come after what is behind it.
+            if entry.object.uid() == request.uid() && entry.object.status.as_ref().is_none_or(|s| s.sequence.is_none())
+            {
+                entry.sequence = entry.sequence.min(seen);
+            }
+            return Vec::new();
+        }
         // One that is being deleted is withdrawn, even if a finalizer keeps it for a while.
         if request.meta().deletion_timestamp.is_some() {
             let uid = request.uid().unwrap_or_default();
@@ -359,11 +405,7 @@ impl Inner {
             self.remember_deleted(&lease, uid);
             return concerned;
         }
-        let old = self.entry(&own);
-        if old.is_some_and(|e| e.object.uid() == request.uid() && version(&*e.object) > version(&request)) {
-            return Vec::new();
-        }
-        let same = old.filter(|e| e.object.uid() == request.uid());
+        let same = self.entry(&own).filter(|e| e.object.uid() == request.uid());
         let over = request
             .status
             .as_ref()
@@ -374,7 +416,7 @@ impl Inner {
                 .status
                 .as_ref()
                 .and_then(|s| s.sequence)
-                .unwrap_or_else(|| same.map_or_else(|| version(&request), |e| e.sequence)),
+                .unwrap_or_else(|| same.map_or(seen, |e| e.sequence)),
             first_seen: same.map_or(reading.mono, |e| e.first_seen),
             touched: match same {
                 Some(e) if e.object.spec.renewals == request.spec.renewals => e.touched,
@@ -394,17 +436,22 @@ impl Inner {
         concerned
     }
 
+    /// Takes a request out that is proven to be gone.
     fn remove_request(&mut self, own: &Key) -> Option<Key> {
+        let (lease, uid) = self.take_request(own)?;
+        self.remember_deleted(&lease, uid);
+        Some(lease)
+    }
+
+    /// Takes a request out of which it is not known whether it is gone: it counts as never seen.
+    fn take_request(&mut self, own: &Key) -> Option<(Key, String)> {
         let lease = self.lease_of.remove(own)?;
         let requests = self.requests.get_mut(&lease)?;
         let entry = requests.remove(&own.name);
         if requests.is_empty() {
             self.requests.remove(&lease);
         }
-        if let Some(uid) = entry.and_then(|e| e.object.uid()) {
-            self.remember_deleted(&lease, uid);
-        }
-        Some(lease)
+        Some((lease, entry.and_then(|e| e.object.uid()).unwrap_or_default()))
     }
 
     fn remember_deleted(&mut self, lease: &Key, uid: String) {

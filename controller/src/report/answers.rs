@@ -60,7 +60,7 @@ struct Job {
 }
 
 enum What {
-    Answer(Answer),
+    Answer { answer: Answer, sequence: i64 },
     Delete,
 }
 
@@ -79,11 +79,11 @@ impl Answers {
 
     /// Writes these answers, soon.
     pub fn send(&self, key: &Key, answers: &[RequestAnswer]) {
-        for RequestAnswer { request, version, answer } in answers {
+        for RequestAnswer { request, version, sequence, answer } in answers {
             let same = self.sent().get(&request.uid) == Some(answer);
             if !same {
                 self.sent().insert(request.uid.clone(), answer.clone());
-                self.push(key, request, *version, What::Answer(answer.clone()));
+                self.push(key, request, *version, What::Answer { answer: answer.clone(), sequence: *sequence });
             }
         }
     }
@@ -93,8 +93,8 @@ impl Answers {
     #[must_use]
     pub fn on_the_way(&self, uid: &str) -> Option<Answered> {
         self.sent().get(uid).map(|answer| match answer {
-            Answer::Pending { .. } => Answered::Pending,
-            Answer::NoLease { .. } => Answered::NoLease,
+            Answer::Pending => Answered::Pending,
+            Answer::NoLease => Answered::NoLease,
             Answer::Granted { token, .. } => Answered::Granted(*token),
             Answer::Denied { .. } | Answer::Invalid { .. } => Answered::Denied,
             Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => Answered::Finished,
@@ -195,10 +195,10 @@ impl AnswerJobs {
 async fn write(client: &Client, job: &Job) -> kube::Result<()> {
     let api = Api::<LeaseRequest>::namespaced(client.clone(), &job.key.namespace);
     match &job.what {
-        What::Answer(answer) => {
+        What::Answer { answer, sequence } => {
             // Only on the object as it was seen: an answer to what has changed since could undo a newer one.
             let seen = json!({ "uid": job.request.uid, "resourceVersion": job.version.to_string() });
-            let patch = json!({ "metadata": seen, "status": status(answer) });
+            let patch = json!({ "metadata": seen, "status": status(answer, *sequence) });
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             api.patch_status(&job.request.name, &params, &Patch::Merge(patch)).await.map(drop)
         }
@@ -212,7 +212,7 @@ async fn write(client: &Client, job: &Job) -> kube::Result<()> {
 
 fn phase(answer: &Answer) -> RequestPhase {
     match answer {
-        Answer::Pending { .. } | Answer::NoLease { .. } => RequestPhase::Pending,
+        Answer::Pending | Answer::NoLease => RequestPhase::Pending,
         Answer::Granted { .. } => RequestPhase::Granted,
         Answer::Denied { .. } | Answer::Invalid { .. } => RequestPhase::Denied,
         Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => RequestPhase::Finished,
@@ -220,10 +220,10 @@ fn phase(answer: &Answer) -> RequestPhase {
 }
 
 /// The status that says this answer.
-fn status(answer: &Answer) -> LeaseRequestStatus {
+fn status(answer: &Answer, sequence: i64) -> LeaseRequestStatus {
     let (reason, message) = match answer {
-        Answer::Pending { .. } => (WAITING, "It waits for its turn.".to_owned()),
-        Answer::NoLease { .. } => {
+        Answer::Pending => (WAITING, "It waits for its turn.".to_owned()),
+        Answer::NoLease => {
             (LEASE_NOT_FOUND, "There is no Lease of that name in this namespace; it waits for one.".to_owned())
         }
         Answer::Lost => (
@@ -247,20 +247,12 @@ fn status(answer: &Answer) -> LeaseRequestStatus {
         phase: Some(phase(answer)),
         reason: Some(reason.to_owned()),
         message: Some(message),
+        sequence: Some(sequence),
         ..LeaseRequestStatus::default()
     };
-    match answer {
-        Answer::Pending { sequence } | Answer::NoLease { sequence } => status.sequence = Some(*sequence),
-        Answer::Granted { token, expires } => {
-            status.fencing_token = Some(*token);
-            status.expires = Some(format_timestamp(expires.0));
-        }
-        Answer::Denied { .. }
-        | Answer::Invalid { .. }
-        | Answer::Over(_)
-        | Answer::Lost
-        | Answer::Superseded
-        | Answer::TimedOut { .. } => {}
+    if let Answer::Granted { token, expires } = answer {
+        status.fencing_token = Some(*token);
+        status.expires = Some(format_timestamp(expires.0));
     }
     status
 }

@@ -235,6 +235,9 @@ pub struct PastHold {
     /// The uid of the LeaseRequest that held; it is never granted again.
     #[serde(default)]
     pub request: String,
+    /// The name of that LeaseRequest.
+    #[serde(default)]
+    pub request_name: String,
     /// The fencing token of the hold.
     pub token: i64,
     /// When it began, RFC 3339 with milliseconds.

@@ -374,6 +374,7 @@ mod tests {
             s.history = vec![PastHold {
                 holder: "h".into(),
                 request: "me".into(),
+                request_name: "mine".into(),
                 token: 7,
                 acquired: T0.into(),
                 ended: T1.into(),
@@ -411,6 +412,7 @@ mod tests {
         let past = |how| PastHold {
             holder: "h".into(),
             request: "me".into(),
+            request_name: "mine".into(),
             token: 7,
             acquired: T0.into(),
             ended: T1.into(),

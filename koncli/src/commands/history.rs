@@ -44,7 +44,7 @@ fn table(lease: &Lease, now_ms: i64) -> Table {
             "Held".to_owned(),
         ]);
     }
-    for PastHold { holder, token, acquired, ended, how, request: _ } in &status.history {
+    for PastHold { holder, token, acquired, ended, how, request: _, request_name: _ } in &status.history {
         let held_for = match (parse_timestamp(acquired), parse_timestamp(ended)) {
             (Some(from), Some(to)) => span(to - from),
             _ => String::new(),
@@ -79,6 +79,7 @@ mod tests {
             history: vec![PastHold {
                 holder: "a".into(),
                 request: "u".into(),
+                request_name: "r".into(),
                 token: 7,
                 acquired: "2026-01-01T00:00:00.000Z".into(),
                 ended: "2026-01-01T00:00:50.000Z".into(),

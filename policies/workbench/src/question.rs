@@ -65,6 +65,7 @@ pub(crate) fn question<P>(input: &v1::Input<'_, P>) -> Question {
             .map(|past| PastHold {
                 holder: past.holder.to_string(),
                 request: String::new(),
+                request_name: String::new(),
                 token: past.token,
                 acquired: Time(past.acquired),
                 ended: Time(past.ended),

@@ -84,6 +84,7 @@ fn history(u: &mut Unstructured<'_>, now: Time) -> Result<Vec<PastHold>> {
             Ok(PastHold {
                 holder: text(u)?,
                 request: format!("uid-past-{n}"),
+                request_name: format!("past-{n}"),
                 token: u.arbitrary()?,
                 acquired: near(u, now)?,
                 ended: near(u, now)?,

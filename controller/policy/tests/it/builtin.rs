@@ -12,6 +12,7 @@ fn questions() -> Vec<(Question, &'static str)> {
     paused.history = vec![PastHold {
         holder: "x".to_owned(),
         request: "r".to_owned(),
+        request_name: "r".to_owned(),
         token: 1,
         acquired: Time(0),
         ended: Time(NOW.0 - 1000),

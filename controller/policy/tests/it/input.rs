@@ -29,6 +29,7 @@ fn the_input_is_the_one_of_the_design() {
     question.history = vec![PastHold {
         holder: "x".to_owned(),
         request: "not shown".to_owned(),
+        request_name: "not shown either".to_owned(),
         token: 6,
         acquired: Time(1),
         ended: Time(2),

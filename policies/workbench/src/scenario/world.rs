@@ -550,11 +550,7 @@ impl World<'_> {
             Answer::Superseded => {
                 (WaitEnd::Superseded, Happening::TimedOut, "a newer request of the same holder stands".to_owned())
             }
-            Answer::Pending { .. }
-            | Answer::Granted { .. }
-            | Answer::Over(_)
-            | Answer::Lost
-            | Answer::NoLease { .. } => {
+            Answer::Pending | Answer::Granted { .. } | Answer::Over(_) | Answer::Lost | Answer::NoLease => {
                 return;
             }
         };
@@ -569,8 +565,8 @@ impl World<'_> {
 /// What the status of a request says after this answer.
 fn said(answer: &Answer) -> Answered {
     match answer {
-        Answer::Pending { .. } => Answered::Pending,
-        Answer::NoLease { .. } => Answered::NoLease,
+        Answer::Pending => Answered::Pending,
+        Answer::NoLease => Answered::NoLease,
         Answer::Granted { token, .. } => Answered::Granted(*token),
         Answer::Denied { .. } | Answer::Invalid { .. } => Answered::Denied,
         Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => Answered::Finished,
