@@ -3,5 +3,5 @@
 mod cas;
 mod status;
 
-pub use cas::{API_TIMEOUT, CommitError, FIELD_MANAGER, Outcome, compare_and_swap, confirm, find_lease};
+pub use cas::{API_TIMEOUT, CommitError, FIELD_MANAGER, Outcome, compare_and_swap, confirm, find_lease, policy_exists};
 pub use status::next_status;

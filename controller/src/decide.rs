@@ -80,6 +80,8 @@ pub struct Consulted {
     pub policy_name: String,
     /// Whether the lease's own policy works.
     pub health: Health,
+    /// The ConfigMaps that could be the lease's policy and of which nothing was seen, where none was.
+    pub absent: Vec<Key>,
     /// For the journal, where there is one: who was asked, in order. The last one decided, if anybody did.
     pub records: Vec<Record>,
 }
@@ -238,6 +240,11 @@ impl Decider {
                 };
                 (not_asked(case.observed), None, health)
             }
+            Some(_) if let Some(left) = first_look(&case.resolved, situation) => {
+                again_in = Some(left);
+                let health = Health::of(&case.resolved);
+                (Verdict::Unavailable(health.message.clone()), None, health)
+            }
             Some(question) => {
                 let question = Arc::new(question);
                 let own = self.ask_breaking(&self.breaker, &case.asking, &case.resolved, question.clone()).await?;
@@ -255,7 +262,14 @@ impl Decider {
             let pause = Millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
             plan.wake_in = Some(plan.wake_in.map_or(pause, |wake| wake.min(pause)));
         }
-        Ok(Consulted { plan, decider, policy_name: case.resolved.name.clone(), health, records: Vec::new() })
+        Ok(Consulted {
+            plan,
+            decider,
+            policy_name: case.resolved.name.clone(),
+            health,
+            absent: case.resolved.absent.clone(),
+            records: Vec::new(),
+        })
     }
 
     /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
@@ -588,6 +602,13 @@ impl Health {
 fn refusal(errors: &[String]) -> Option<(&'static str, String)> {
     let refused = || (INVALID_PARAMS, format!("the policy refuses spec.policy.params: {}", errors.join("; ")));
     (!errors.is_empty()).then(refused)
+}
+
+/// For how long nobody decides, because what the lease names was uploaded a moment ago and is not looked at
+/// yet: until then the built-in policy would grant by other rules than those. A renewal does not wait.
+fn first_look(resolved: &Resolved, situation: &Situation) -> Option<Duration> {
+    let renews = situation.renewal_requested && !situation.due;
+    resolved.first_look.filter(|_| !renews)
 }
 
 fn not_asked(observed: &Observed) -> Verdict {

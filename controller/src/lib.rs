@@ -8,6 +8,9 @@
 //! - [`commit`]: one conditional write, or none.
 //! - [`report`]: answers to requests, Events, metrics, logs; only after the write.
 
+// What is shipped does not end a process where it could say what is wrong.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod args;
 pub mod clock;
 pub mod commit;

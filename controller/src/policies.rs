@@ -12,6 +12,8 @@ mod allowance;
 mod intake;
 mod look;
 mod refusals;
+mod room;
+mod slot;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,10 +22,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
-use konductor_crds::{
-    DEFAULT_POLICY, Lease,
-    v1::reasons::{POLICY_FAULT, POLICY_NOT_FOUND, POLICY_REJECTED},
-};
+use konductor_crds::{DEFAULT_POLICY, Lease, v1::reasons::POLICY_NOT_FOUND};
 use konductor_policy::{Host, Policy, limits::PROBE_PARAMS_MAX};
 use kube::ResourceExt as _;
 use tokio::{sync::watch, task::JoinSet};
@@ -34,6 +33,8 @@ use self::{
     intake::{Intake, Waiting},
     look::{Look, Looked, Turns},
     refusals::{Counts, Refusal, Refusals},
+    room::room_for,
+    slot::{Outcome, Slot},
 };
 use crate::{
     observe::{Key, Synced, World},
@@ -49,6 +50,10 @@ const LANES: usize = 3;
 /// granted by other rules than the lease names; but modules that take the compiler all of its time,
 /// one after the other, must not keep every lease waiting.
 const LOADED_MOST: Duration = Duration::from_secs(20);
+
+/// How long nothing is granted on a lease whose policy was uploaded and is being looked at for the first
+/// time, for the same reason and with the same bound. Looking takes well below a second.
+const FIRST_LOOK_MOST: Duration = LOADED_MOST;
 
 /// Every policy that this replica knows.
 pub struct Policies {
@@ -81,48 +86,6 @@ struct Surroundings {
     allowance: Mutex<Allowance>,
 }
 
-/// The most WebAssembly that modules of one namespace may have in use together. Machine code is up to ten
-/// times as large and lives in memory that all share; the library's largest policy has 150 KiB.
-const LOADED_IN_NAMESPACE: usize = 8 * 1024 * 1024;
-/// The same of all namespaces: with ten times as much machine code it stays below the memory that
-/// `deploy/` gives the controller.
-const LOADED_IN_ALL: usize = 48 * 1024 * 1024;
-
-/// The most ConfigMaps of one namespace, and of all, whose modules are in use: small modules cost too, and
-/// the digest of each is a metric's label.
-const COUNT_IN_NAMESPACE: usize = 100;
-/// See [`COUNT_IN_NAMESPACE`].
-const COUNT_IN_ALL: usize = 1000;
-
-/// What is known of one ConfigMap.
-#[derive(Clone, Default)]
-struct Slot {
-    active: Option<Arc<Policy>>,
-    /// The one that was active before, kept warm to go back to.
-    previous: Option<Arc<Policy>>,
-    /// The uid and resourceVersion that were looked at last, good or not.
-    seen: Option<(String, String)>,
-    /// Why the newest module is not the active one, or should not be.
-    problem: Option<Problem>,
-    /// What the author of the active one should know.
-    warning: Option<String>,
-    /// The ConfigMap as it was looked at last, for Events.
-    reference: ObjectReference,
-}
-
-/// What is wrong with a ConfigMap's newest module.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Problem {
-    /// It was refused on its way into use.
-    Refused(String),
-    /// It failed again and again while it was in use.
-    Failing {
-        digest: String,
-        /// How often and how.
-        why: String,
-    },
-}
-
 /// What a lease's policy is.
 #[derive(Clone)]
 pub struct Resolved {
@@ -134,72 +97,10 @@ pub struct Resolved {
     pub problem: Option<(&'static str, String)>,
     /// What is not wrong, but should be known.
     pub warning: Option<String>,
-}
-
-/// What a look means for a slot.
-enum Outcome {
-    Same,
-    Active(Arc<Policy>, Option<String>),
-    Refused(String),
-}
-
-impl Slot {
-    /// Takes in what came of a look, whatever has happened to the slot since it began. Says whether
-    /// a lease can see a difference.
-    fn apply(&mut self, outcome: Outcome) -> bool {
-        match outcome {
-            Outcome::Same => false,
-            Outcome::Active(policy, warning) => {
-                let is_other = |other: &Arc<Policy>| other.digest() != policy.digest();
-                let is_news =
-                    self.active.as_ref().is_none_or(is_other) || self.problem.is_some() || self.warning != warning;
-                self.previous = self.active.take().filter(is_other).or(self.previous.take().filter(is_other));
-                (self.active, self.problem, self.warning) = (Some(policy), None, warning);
-                is_news
-            }
-            Outcome::Refused(why) => {
-                let problem = Some(Problem::Refused(why));
-                let is_news = self.problem != problem;
-                self.problem = problem;
-                is_news
-            }
-        }
-    }
-
-    /// Goes back to the module before, because this one fails. Says how that went; `None` if there
-    /// was nothing to do.
-    fn fail(&mut self, digest: &str, why: &str) -> Option<&'static str> {
-        let is_known = matches!(&self.problem, Some(Problem::Failing { digest: known, .. }) if known == digest);
-        if is_known || self.active.as_ref().is_none_or(|active| active.digest() != digest) {
-            return None;
-        }
-        self.problem = Some(Problem::Failing { digest: digest.to_owned(), why: why.to_owned() });
-        let Some(previous) = self.previous.take() else { return Some("failing") };
-        self.active = Some(previous);
-        self.warning = None;
-        Some("rolled_back")
-    }
-
-    /// The condition's reason and sentence.
-    fn problem(&self) -> Option<(&'static str, String)> {
-        let active = self.active.as_ref().map(|policy| policy.digest());
-        Some(match (self.problem.as_ref()?, active) {
-            (Problem::Refused(why), Some(active)) => {
-                (POLICY_REJECTED, format!("the newest module was refused: {why}; the last good one, {active}, decides"))
-            }
-            (Problem::Refused(why), None) => (POLICY_REJECTED, format!("the module was refused: {why}")),
-            (Problem::Failing { digest, why }, Some(active)) if active != digest => (
-                POLICY_FAULT,
-                format!(
-                    "the module {digest} failed {why} and is not asked any more; the last good one, {active}, decides"
-                ),
-            ),
-            (Problem::Failing { digest, why }, _) => (
-                POLICY_FAULT,
-                format!("the module {digest} failed {why}; there is no earlier one to go back to; upload a better one"),
-            ),
-        })
-    }
+    /// For how much longer nothing is granted, because its first module is being looked at.
+    pub first_look: Option<Duration>,
+    /// The ConfigMaps that it could be and of which nothing was seen, where that is the problem.
+    pub absent: Vec<Key>,
 }
 
 impl Policies {
@@ -255,31 +156,38 @@ impl Policies {
     /// other is looked for in the lease's own namespace first, then in the controller's.
     #[must_use]
     pub fn resolve(&self, namespace: &str, name: &str) -> Resolved {
+        let resolved = Resolved {
+            name: name.to_owned(),
+            policy: None,
+            problem: None,
+            warning: None,
+            first_look: None,
+            absent: Vec::new(),
+        };
         if name == DEFAULT_POLICY {
-            return Resolved { name: name.to_owned(), policy: Some(self.builtin()), problem: None, warning: None };
+            return Resolved { policy: Some(self.builtin()), ..resolved };
         }
         let places = [namespace, &self.shared_namespace].map(|namespace| Key::new(namespace, name));
-        let slots = self.slots();
-        let Some(slot) = places.iter().find_map(|key| slots.get(key)) else {
-            drop(slots);
-            let problem = if let Some(key) = places.iter().find(|key| self.intake().knows(key)) {
-                format!("the module of ConfigMap {key} is being looked at")
-            } else {
-                format!(
-                    "there is no policy {name}: no ConfigMap of that name with the label {}=true in namespace {namespace} or {}",
-                    konductor_crds::POLICY_MODULE_LABEL,
-                    self.shared_namespace
-                )
-            };
-            let problem = Some((POLICY_NOT_FOUND, problem));
-            return Resolved { name: name.to_owned(), policy: None, problem, warning: None };
-        };
-        Resolved {
-            name: name.to_owned(),
-            policy: slot.active.clone(),
-            problem: slot.problem(),
-            warning: slot.warning.clone(),
+        for key in &places {
+            // In this order: what is in the intake may have got its slot meanwhile, and never loses it.
+            let known = self.intake().known_for(key, Instant::now());
+            if let Some(slot) = self.slots().get(key) {
+                let (policy, problem, warning) = (slot.active.clone(), slot.problem(), slot.warning.clone());
+                return Resolved { policy, problem, warning, ..resolved };
+            }
+            // One of its own namespace that was not looked at yet counts before a shared one that was.
+            if let Some(known) = known {
+                let problem = format!("the module of ConfigMap {key} is being looked at");
+                let left = FIRST_LOOK_MOST.checked_sub(known).filter(|left| !left.is_zero());
+                return Resolved { problem: Some((POLICY_NOT_FOUND, problem)), first_look: left, ..resolved };
+            }
         }
+        let problem = format!(
+            "there is no policy {name}: no ConfigMap of that name with the label {}=true in namespace {namespace} or {}",
+            konductor_crds::POLICY_MODULE_LABEL,
+            self.shared_namespace
+        );
+        Resolved { problem: Some((POLICY_NOT_FOUND, problem)), absent: places.into(), ..resolved }
     }
 
     /// A module fails again and again at deciding, so it is not asked any more: wherever it is in
@@ -338,7 +246,7 @@ impl Policies {
     /// A labelled ConfigMap as it is now.
     pub fn apply(&self, map: ConfigMap, in_list: bool) {
         let key = Key::new(map.namespace().unwrap_or_default(), map.name_any());
-        self.intake().add(&key, map, in_list);
+        self.intake().add(&key, map, in_list, Instant::now());
         self.enter_lane(key.namespace);
     }
 
@@ -351,8 +259,8 @@ impl Policies {
     /// only that its bytes were refused is remembered, by their digest.
     pub fn delete(&self, namespace: &str, name: &str) {
         let key = Key::new(namespace, name);
-        self.intake().remove(&key);
-        if self.slots_mut().remove(&key).is_some() {
+        let known = self.intake().remove(&key);
+        if self.slots_mut().remove(&key).is_some() || known {
             self.gone.push(key);
         }
         self.tell_when_loaded();
@@ -467,7 +375,7 @@ impl Policies {
         let reference = crate::report::reference_to_version(&map, "v1", "ConfigMap");
         let active = old.problem.is_none().then(|| old.active.as_ref().map(|policy| policy.digest().to_owned()));
         let (active, params) = (active.flatten(), self.params_of(key, &around.world));
-        let room = self.room_for(key);
+        let room = room_for(key, &self.slots());
         let this = self.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let (refusals, metrics) = (&this.refusals, &*this.surroundings.get()?.metrics);
@@ -488,18 +396,11 @@ impl Policies {
                 (Looked::Refused { refusal, again: None, known: false }, None)
             }
         };
-        let outcome = match looked {
-            Looked::Same => Outcome::Same,
+        let (outcome, notice) = match looked {
+            Looked::Same => (Outcome::Same, None),
             Looked::Passed { policy, warning } => {
-                info!(policy = %key, digest = policy.digest(), warning, "policy active");
-                around.metrics.policies().loaded("active");
-                let mut note = format!("The module {} is in use.", policy.digest());
-                if let Some(warning) = &warning {
-                    note.push(' ');
-                    note.push_str(&sentence(warning));
-                }
-                around.tell(key, |events| events.policy_activated(reference.clone(), note));
-                Outcome::Active(policy, warning)
+                let notice = Notice::Active { digest: policy.digest().to_owned(), warning: warning.clone() };
+                (Outcome::Active(policy, warning), Some(notice))
             }
             Looked::Refused { refusal, again, known } => {
                 let mut why = refusal.why;
@@ -512,26 +413,24 @@ impl Policies {
                         why = format!("{why}; it is tried again when the ConfigMap changes");
                     }
                 }
-                warn!(policy = %key, why, known, "policy module refused");
-                around.metrics.policies().loaded(if known { "known_bad" } else { "refused" });
-                around.metrics.policies().rejected(refusal.reason);
-                around.tell(key, |events| {
-                    events.policy_rejected(reference.clone(), format!("The module was refused: {why}"));
-                });
-                Outcome::Refused(why)
+                let notice = Notice::Refused { reason: refusal.reason, why: why.clone(), known };
+                (Outcome::Refused(why), Some(notice))
             }
         };
         let is_news = {
-            // Both at once: a ConfigMap that is deleted now must not come back.
+            // Both at once: a ConfigMap that is deleted now must not come back, and nothing is told of it.
             let intake = self.intake();
             if !intake.is_current(key, &uid) {
                 return;
             }
             let mut slots = self.slots_mut();
             let slot = slots.entry(key.clone()).or_default();
-            (slot.seen, slot.reference) = (Some(seen), reference);
+            (slot.seen, slot.reference) = (Some(seen), reference.clone());
             slot.apply(outcome)
         };
+        if let Some(notice) = notice {
+            around.announce(key, reference, notice);
+        }
         if is_news {
             self.changed(key);
         }
@@ -566,29 +465,6 @@ impl Policies {
         found
     }
 
-    /// How many bytes of WebAssembly a ConfigMap's module may have, so that all that are in use stay within
-    /// [`LOADED_IN_NAMESPACE`] and [`LOADED_IN_ALL`]. What it replaces makes room; the one before that is kept.
-    fn room_for(&self, key: &Key) -> usize {
-        let slots = self.slots();
-        let (mut near, mut all) = (0_usize, 0_usize);
-        let in_use = |near: bool| {
-            let others = slots.iter().filter(|(other, slot)| *other != key && slot.active.is_some());
-            others.filter(|(other, _)| !near || other.namespace == key.namespace).count()
-        };
-        if in_use(true) >= COUNT_IN_NAMESPACE || in_use(false) >= COUNT_IN_ALL {
-            return 0;
-        }
-        for (other, slot) in slots.iter().filter(|(other, _)| *other != key) {
-            let size = [&slot.active, &slot.previous].into_iter().flatten().map(|policy| policy.size()).sum::<usize>();
-            all += size;
-            if other.namespace == key.namespace {
-                near += size;
-            }
-        }
-        let kept = slots.get(key).and_then(|slot| slot.active.as_ref()).map_or(0, |policy| policy.size());
-        LOADED_IN_NAMESPACE.saturating_sub(near + kept).min(LOADED_IN_ALL.saturating_sub(all + kept))
-    }
-
     /// What a ConfigMap means has changed: the leases that may mean it are looked at.
     fn changed(&self, key: &Key) {
         let Some(around) = self.surroundings.get() else { return };
@@ -609,7 +485,36 @@ impl Policies {
     }
 }
 
+/// What there is to say after a look.
+enum Notice {
+    Active { digest: String, warning: Option<String> },
+    Refused { reason: &'static str, why: String, known: bool },
+}
+
 impl Surroundings {
+    /// Says what came of a look: to the log, the metrics, and whoever describes the ConfigMap.
+    fn announce(&self, key: &Key, reference: ObjectReference, notice: Notice) {
+        let metrics = self.metrics.policies();
+        match notice {
+            Notice::Active { digest, warning } => {
+                info!(policy = %key, digest, warning, "policy active");
+                metrics.loaded("active");
+                let mut note = format!("The module {digest} is in use.");
+                if let Some(warning) = warning {
+                    note.push(' ');
+                    note.push_str(&sentence(&warning));
+                }
+                self.tell(key, |events| events.policy_activated(reference, note));
+            }
+            Notice::Refused { reason, why, known } => {
+                warn!(policy = %key, why, known, "policy module refused");
+                metrics.loaded(if known { "known_bad" } else { "refused" });
+                metrics.rejected(reason);
+                self.tell(key, |events| events.policy_rejected(reference, format!("The module was refused: {why}")));
+            }
+        }
+    }
+
     /// Tells an Event, if the namespace has not told too many.
     fn tell(&self, key: &Key, event: impl FnOnce(&Events)) {
         let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
@@ -629,224 +534,4 @@ fn sentence(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use konductor_crds::{LeaseRequest, LeaseRequestSpec, LeaseSpec, v1::PolicySpec};
-
-    use super::*;
-    use crate::{
-        clock::Clock as _,
-        decide::Decider,
-        observe::{Sight, observe},
-    };
-
-    /// Two good modules, by other bytes: a custom section says nothing.
-    fn modules(host: &Host) -> [Arc<Policy>; 2] {
-        let text = r#"(module (memory (export "memory") 1) (data (i32.const 8) "{}")
-            (func (export "konductor_policy_v1"))
-            (func (export "konductor_alloc") (param i32) (result i32) (i32.const 1024))
-            (func (export "konductor_decide") (param i32 i32) (result i64) (i64.const 0x800000002)))"#;
-        let module = wat::parse_str(text).expect("wat");
-        let other = [module.as_slice(), &[0, 2, 1, b'x']].concat();
-        [host.load(&module).expect("good"), host.load(&other).expect("good too")]
-    }
-
-    fn registry() -> (Policies, Key, [Arc<Policy>; 2]) {
-        let host = Arc::new(Host::new().expect("a host"));
-        let modules = modules(&host);
-        let policies = Policies::new(host, "konductor-system".to_owned(), DEFAULT_POLICY.to_owned());
-        (policies, Key::new("team", "p"), modules)
-    }
-
-    fn near() -> Vec<String> {
-        vec!["team".to_owned()]
-    }
-
-    fn apply(policies: &Policies, key: &Key, outcome: Outcome) -> bool {
-        policies.slots_mut().entry(key.clone()).or_default().apply(outcome)
-    }
-
-    fn resolved(policies: &Policies) -> (Option<String>, Option<(&'static str, String)>) {
-        let resolved = policies.resolve("team", "p");
-        (resolved.policy.map(|policy| policy.digest().to_owned()), resolved.problem)
-    }
-
-    #[test]
-    fn a_shared_policy_fails_when_it_fails_in_more_than_one_namespace() {
-        let (policies, _, [first, second]) = registry();
-        let key = Key::new("konductor-system", "p");
-        apply(&policies, &key, Outcome::Active(first.clone(), None));
-        apply(&policies, &key, Outcome::Active(second.clone(), None));
-        policies.report_failing(second.digest(), "5 times in a row: it trapped", &near());
-        assert_eq!(resolved(&policies), (Some(second.digest().to_owned()), None), "one team's lease is one team's");
-        policies.report_failing(second.digest(), "5 times in a row: it trapped", &["team".to_owned(), "b".to_owned()]);
-        assert_eq!(resolved(&policies).0.as_deref(), Some(first.digest()));
-    }
-
-    #[test]
-    fn a_module_that_fails_again_and_again_gives_way_to_the_one_before() {
-        let (policies, key, [first, second]) = registry();
-        let digest = |policy: &Arc<Policy>| Some(policy.digest().to_owned());
-        assert!(apply(&policies, &key, Outcome::Active(first.clone(), None)));
-        assert!(apply(&policies, &key, Outcome::Active(second.clone(), Some("slow".to_owned()))));
-        assert_eq!(resolved(&policies), (digest(&second), None));
-        assert_eq!(policies.resolve("team", "p").warning.as_deref(), Some("slow"));
-
-        policies.report_failing("sha256:somebody else's", "5 times in a row: it trapped", &near());
-        let elsewhere = ["other".to_owned(), "third".to_owned()];
-        policies.report_failing(second.digest(), "5 times in a row: it trapped", &elsewhere);
-        assert_eq!(resolved(&policies), (digest(&second), None));
-        policies.report_failing(second.digest(), "5 times in a row: it trapped", &near());
-        let (active, problem) = resolved(&policies);
-        let (reason, text) = problem.expect("a problem");
-        assert_eq!((active, reason), (digest(&first), POLICY_FAULT));
-        let said = format!(
-            "the module {} failed 5 times in a row: it trapped and is not asked any more; the last good one, {}, decides",
-            second.digest(),
-            first.digest()
-        );
-        assert_eq!(text, said);
-        assert_eq!(policies.resolve("team", "p").warning, None);
-        // Told twice is told once.
-        policies.report_failing(second.digest(), "6 times in a row: it trapped", &near());
-        assert_eq!(resolved(&policies).1.expect("a problem").1, said);
-
-        // The one before fails as well, and there is none before it.
-        policies.report_failing(first.digest(), "5 times in a row: it looped", &near());
-        let (active, problem) = resolved(&policies);
-        assert_eq!(active, digest(&first));
-        assert!(problem.is_some_and(|(_, text)| text.contains("no earlier one") && text.contains("it looped")));
-
-        // A look at the ConfigMap, changed, ends it, also with the same bytes.
-        assert!(apply(&policies, &key, Outcome::Active(second.clone(), None)));
-        assert_eq!(resolved(&policies), (digest(&second), None));
-        assert!(!apply(&policies, &key, Outcome::Active(second.clone(), None)), "no news");
-        assert_eq!(policies.slots()[&key].previous.as_ref().map(|p| p.digest()), Some(first.digest()));
-    }
-
-    #[test]
-    fn a_refused_module_leaves_the_last_good_one() {
-        let (policies, key, [first, second]) = registry();
-        assert!(apply(&policies, &key, Outcome::Refused("it is broken".to_owned())));
-        let (active, problem) = resolved(&policies);
-        assert_eq!(
-            (active, problem),
-            (None, Some((POLICY_REJECTED, "the module was refused: it is broken".to_owned())))
-        );
-        apply(&policies, &key, Outcome::Active(first.clone(), None));
-        assert!(apply(&policies, &key, Outcome::Refused("it is broken".to_owned())));
-        let (active, problem) = resolved(&policies);
-        assert_eq!(active.as_deref(), Some(first.digest()));
-        assert!(
-            problem.is_some_and(|(_, text)| text.contains(&format!("the last good one, {}, decides", first.digest())))
-        );
-        // A look that began before a module failed does not bring it back.
-        apply(&policies, &key, Outcome::Active(second.clone(), None));
-        policies.report_failing(second.digest(), "5 times in a row", &near());
-        apply(&policies, &key, Outcome::Refused("the next is broken too".to_owned()));
-        assert_eq!(resolved(&policies).0.as_deref(), Some(first.digest()));
-        // Gone is gone.
-        policies.delete("team", "p");
-        let (active, problem) = resolved(&policies);
-        assert!(active.is_none() && problem.is_some_and(|(reason, _)| reason == POLICY_NOT_FOUND));
-        drop((first, second));
-        assert!(policies.slots().is_empty());
-    }
-
-    /// A module that grants, and says of itself which one it is.
-    fn says(host: &Host, name: &str) -> Arc<Policy> {
-        let answer = format!(r#"{{"grant":{{"request":0,"ttlMs":60000}},"reason":"{name}"}}"#);
-        let text = format!(
-            r#"(module
-            (memory (export "memory") 6)
-            (data (i32.const 8) "{}")
-            (func (export "konductor_policy_v1"))
-            (func (export "konductor_alloc") (param i32) (result i32) (i32.const 1024))
-            (func (export "konductor_decide") (param i32 i32) (result i64) (i64.const {})))"#,
-            answer.replace('"', "\\22"),
-            8_u64 << 32 | answer.len() as u64,
-        );
-        host.load(&wat::parse_str(text).expect("wat")).expect("good")
-    }
-
-    /// What the cluster adds to this are writes, and it makes some hundred decisions a second; here it is the
-    /// registry and the sandbox alone, as fast as they go.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn each_decision_is_made_by_one_digest_and_none_is_lost_while_modules_are_swapped() {
-        const DECISIONS: usize = 20_000;
-        const TASKS: usize = 8;
-        let host = Arc::new(Host::new().expect("a host"));
-        let modules = [says(&host, "v1"), says(&host, "v2")];
-        let policies = Arc::new(Policies::new(host, "konductor-system".to_owned(), DEFAULT_POLICY.to_owned()));
-        let key = Key::new("team", "p");
-        apply(&policies, &key, Outcome::Active(modules[0].clone(), None));
-
-        let world = Arc::new(World::default());
-        let clock = crate::clock::SystemClock;
-        let metrics = Arc::new(Metrics::new());
-        let (events, _events) = Events::new(metrics.clone());
-        let decider = Arc::new(Decider::new(policies.clone(), world.clone(), metrics, events, None, 2 * TASKS));
-        let observed: Vec<_> = (0..TASKS)
-            .map(|n| {
-                let name = format!("l{n}");
-                let policy = PolicySpec { name: Some("p".to_owned()), ..PolicySpec::default() };
-                let spec = LeaseSpec { ttl: "1m".to_owned(), policy: Some(policy), ..LeaseSpec::default() };
-                let mut lease = Lease::new(&name, spec);
-                (lease.metadata.namespace, lease.metadata.uid) = (Some("team".to_owned()), Some(name.clone()));
-                lease.metadata.resource_version = Some("1".to_owned());
-                world.apply_lease(lease);
-                let spec =
-                    LeaseRequestSpec { lease: name.clone(), holder: "a".to_owned(), ..LeaseRequestSpec::default() };
-                let mut request = LeaseRequest::new(&format!("r{n}"), spec);
-                (request.metadata.namespace, request.metadata.uid) = (Some("team".to_owned()), Some(format!("u{n}")));
-                request.metadata.resource_version = Some("2".to_owned());
-                world.request_watched(request, clock.read(), konductor_core::Millis(0));
-                let key = Key::new("team", name);
-                match observe(&world, &key, &clock, Duration::ZERO, konductor_core::Settings::default()) {
-                    Sight::Lease(observed) => (key, observed),
-                    other => panic!("{other:?}"),
-                }
-            })
-            .collect();
-
-        let begun = Instant::now();
-        let tasks: Vec<_> = observed
-            .into_iter()
-            .map(|(key, observed)| {
-                let decider = decider.clone();
-                tokio::spawn(async move {
-                    let mut made = Vec::new();
-                    for _ in 0..DECISIONS / TASKS {
-                        let consulted = decider.decide(&key, &observed).await.expect("there is room for all of them");
-                        made.push((
-                            consulted.decider.expect("somebody decided"),
-                            consulted.plan.reason,
-                            consulted.health.ready,
-                        ));
-                    }
-                    made
-                })
-            })
-            .collect();
-        let mut swaps = 0;
-        while tasks.iter().any(|task| !task.is_finished()) {
-            swaps += 1;
-            apply(&policies, &key, Outcome::Active(modules[swaps % 2].clone(), None));
-            tokio::task::yield_now().await;
-        }
-        let took = begun.elapsed();
-        let mut by = [0_usize; 2];
-        for task in tasks {
-            for ((name, digest), reason, ready) in task.await.expect("no panic") {
-                let module = modules.iter().position(|module| module.digest() == digest).expect("one of the two");
-                assert_eq!((name.as_str(), reason.as_deref(), ready), ("p", Some(["v1", "v2"][module]), true));
-                by[module] += 1;
-            }
-        }
-        assert_eq!(by.iter().sum::<usize>(), DECISIONS);
-        assert!(by.iter().all(|&count| count > 100), "both had their share: {by:?} in {swaps} swaps");
-        println!(
-            "{DECISIONS} decisions in {took:?}, {:.0} a second, {swaps} swaps, {by:?}",
-            DECISIONS as f64 / took.as_secs_f64()
-        );
-    }
-}
+mod tests;

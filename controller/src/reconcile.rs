@@ -19,8 +19,8 @@ use crate::{
 /// that the lease is gone. The watch normally brings the news much sooner.
 const CONFLICT_RETRY: Duration = Duration::from_millis(500);
 
-/// How soon a lease is looked at again whose policy has too many waiting for it. Shorter than anybody
-/// notices, longer than looking takes.
+/// How soon a lease is looked at again whose policy has too many waiting for it, or is about to be seen.
+/// Shorter than anybody notices, longer than looking takes.
 const BUSY_RETRY: Duration = Duration::from_millis(25);
 
 /// The first and the longest pause after failures in a row. A hold may be waiting to be given on, so
@@ -132,6 +132,16 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
             settled.1.push(doubt);
         }
     };
+    // Where others than the lease names would grant, the one that it names must really not be there: the news of
+    // an upload and of a request come by different watches.
+    if consulted.plan.grants() {
+        for map in &consulted.absent {
+            if commit::policy_exists(&ctx.client, map).await? {
+                ctx.decider.record(&mut consulted, false);
+                return Ok(Next::After(BUSY_RETRY));
+            }
+        }
+    }
     let status = commit::next_status(&observed, &consulted);
     let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await;
     let became_so = matches!(outcome, Ok(Outcome::Unchanged | Outcome::Committed(_)));
@@ -241,7 +251,7 @@ mod tests {
     use konductor_crds::{
         Lease, LeaseRequest, LeaseRequestSpec, LeaseRequestStatus, LeaseSpec, LeaseStatus,
         time::format_timestamp,
-        v1::{HoldEnd, LeasePhase, PastHold, RequestPhase},
+        v1::{HoldEnd, LeasePhase, PastHold, PolicySpec, RequestPhase},
     };
 
     use super::*;
@@ -273,6 +283,15 @@ mod tests {
                     let phase = lease.status.and_then(|s| s.phase).expect("a phase");
                     log.lock().expect("lock").push(format!("write {}", phase.as_str()));
                     (200, body.to_vec())
+                } else if parts.uri.path().ends_with("/configmaps") {
+                    let query = parts.uri.query().unwrap_or_default();
+                    assert!(query.contains("labelSelector=konductor.io%2Fpolicy-module%3Dtrue"), "{query}");
+                    let namespace = parts.uri.path().split('/').rev().nth(1).unwrap_or_default();
+                    log.lock().expect("lock").push(format!("list {namespace}"));
+                    let there = query.contains(&format!("metadata.name%3D{namespace}-has-it"));
+                    let items = if there { vec![serde_json::json!({ "metadata": { "name": "p" } })] } else { vec![] };
+                    let list = serde_json::json!({ "metadata": {}, "items": items });
+                    (200, serde_json::to_vec(&list).expect("JSON"))
                 } else {
                     let name = parts.uri.path().rsplit('/').next().unwrap_or_default();
                     log.lock().expect("lock").push(format!("read {name}"));
@@ -413,6 +432,23 @@ mod tests {
         );
         let asked = asked_for_a_grant("98", &[request("5"), of_oldest(over(oldest()))]).await;
         assert_eq!(asked, [&all[..], &["write Held"]].concat(), "it is marked");
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_is_only_not_here_yet_is_waited_for() {
+        let scene = async |policy: &str| {
+            asked(&[], |ctx| {
+                let mut lease = lease();
+                lease.spec.policy = Some(PolicySpec { name: Some(policy.to_owned()), ..PolicySpec::default() });
+                ctx.world.apply_lease(lease);
+                watched(ctx, request("5"));
+                seen_up_to(ctx, "100");
+            })
+            .await
+        };
+        assert_eq!(scene("nowhere").await, ["list ns", "list system", "write Held"], "spec.policy.onFailure counts");
+        assert_eq!(scene("ns-has-it").await, ["list ns"], "nothing is written: its watch will bring it");
+        assert_eq!(scene("system-has-it").await, ["list ns", "list system"]);
     }
 
     // The next hold's end pushes the oldest one out of the history, and then only the mark tells that its

@@ -8,6 +8,9 @@
 //! them, so text that a person may have written (`ttl`, timestamps) stays text here and is parsed,
 //! with a clear error, by [`time`].
 
+// What is shipped does not end a process where it could say what is wrong.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod time;
 pub mod v1;
 

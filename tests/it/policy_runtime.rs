@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     lifecycle::{ask, event, hold, holds, wait_for},
-    policy::{decider, digest_of, is_active, newest_first, policy_is, upload},
+    policy::{decider, digest_of, is_active, newest_first, policy_is, upload, with_a_note},
 };
 
 /// Grants to the first that came, and traps where anything in its input is called "poison".
@@ -166,4 +166,22 @@ async fn a_shadow_is_compared_and_never_obeyed() {
     assert!(
         shadow["fuel"].as_u64() > Some(0) && shadow["input"].as_str().is_some_and(|input| input.contains("\"now\""))
     );
+}
+
+#[tokio::test]
+async fn what_was_uploaded_a_moment_ago_decides_the_next_request() {
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let team = plane.namespace("team").await;
+    let module = newest_first();
+    // Six times: the compiler is not always equally quick, and nor are the watches.
+    for n in 0..6 {
+        let (lease, policy) = (format!("l-{n}"), format!("p-{n}"));
+        team.create_lease_with(&lease, json!({"ttl": "10m", "policy": {"name": policy}})).await;
+        policy_is(&team, &lease, "False", reasons::POLICY_NOT_FOUND).await;
+        let module = with_a_note(&module, &policy);
+        upload(&team, &policy, "policy.wasm", &module).await;
+        hold(&team, &lease, "a").await;
+        assert_eq!(decider(&team.lease(&lease).await), (policy, digest_of(&module)));
+    }
 }

@@ -19,6 +19,9 @@
 //! [`invariants`] states what must be so between a record and the next one. Tests, the model and
 //! the simulation check it on every step.
 
+// What is shipped does not end a process where it could say what is wrong.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod answers;
 pub mod decision;
 mod fate;

@@ -320,3 +320,29 @@ impl Drop for Place<'_> {
         self.places.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module, Store, Trap};
+
+    use super::*;
+
+    /// The clock stands still while nobody calls; the first call after that has a deadline all the same.
+    #[test]
+    fn the_deadline_holds_after_a_long_silence() {
+        let sandbox = Sandbox::new(Limits::default()).expect("a sandbox");
+        let text = r#"(module (func (export "f") (loop br 0)))"#;
+        let module = Module::new(&sandbox.engine, wat::parse_str(text).expect("wat")).expect("compiles");
+        while !sandbox.places.lock().clock_stands {
+            std::thread::yield_now();
+        }
+        let _place = sandbox.place();
+        let mut store = Store::new(&sandbox.engine, ());
+        store.set_fuel(u64::MAX).expect("fuel is consumed");
+        store.set_epoch_deadline(20);
+        let instance = Instance::new(&mut store, &module, &[]).expect("an instance");
+        let looping = instance.get_typed_func::<(), ()>(&mut store, "f").expect("f");
+        let ended = looping.call(&mut store, ()).expect_err("it loops");
+        assert_eq!(ended.downcast_ref::<Trap>(), Some(&Trap::Interrupt), "{ended:#}");
+    }
+}

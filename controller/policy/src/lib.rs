@@ -22,6 +22,9 @@
 //! The crate blocks and knows nothing of Kubernetes. A policy is `Send` and `Sync`; up to
 //! [`Limits::concurrent`] calls run at once, further ones wait for their turn.
 
+// What is shipped does not end a process where it could say what is wrong.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod anatomy;
 mod cache;
 mod call;

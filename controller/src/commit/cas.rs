@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use konductor_core::RequestId;
-use konductor_crds::{Lease, LeaseRequest, LeaseStatus};
+use konductor_crds::{Lease, LeaseRequest, LeaseStatus, POLICY_MODULE_LABEL};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::PostParams,
-    core::{Status, response::reason},
+    api::{ListParams, PostParams},
+    core::{PartialObjectMeta, Status, response::reason},
 };
 
 use crate::observe::{Key, Observed};
@@ -139,6 +140,27 @@ fn can_be_a_name(name: &str) -> bool {
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     name.len() <= 253 && ends(name.chars().next()) && ends(name.chars().last()) && name.chars().all(inside)
+}
+
+/// Asks the API server whether a labelled ConfigMap is there that no watch has shown yet.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn policy_exists(client: &Client, map: &Key) -> Result<bool, CommitError> {
+    if !can_be_a_name(&map.name) {
+        return Ok(false);
+    }
+    // A list, because the role allows to read labelled ConfigMaps by their label and in no other way.
+    let api = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), &map.namespace);
+    let this = ListParams::default()
+        .labels(&format!("{POLICY_MODULE_LABEL}=true"))
+        .fields(&format!("metadata.name={}", map.name))
+        .limit(1);
+    let failed = |source| CommitError::Confirm { key: map.to_string(), what: "a policy".to_owned(), source };
+    match tokio::time::timeout(API_TIMEOUT, api.list_metadata(&this)).await.map_err(|_| failed(None))? {
+        Ok(found) => Ok(!found.items.is_empty()),
+        Err(source) => Err(failed(Some(source))),
+    }
 }
 
 async fn find<K>(client: &Client, key: &Key, name: &str, what: &str) -> Result<Option<K>, CommitError>

@@ -1,6 +1,9 @@
 //! ConfigMaps that have come in and were not looked at yet.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
@@ -27,8 +30,8 @@ pub(super) struct Intake {
     waiting: HashMap<Key, (ConfigMap, bool)>,
     /// The order of arrival in each namespace.
     order: HashMap<String, VecDeque<Key>>,
-    /// The uid of every ConfigMap that exists, as far as we know.
-    uids: HashMap<Key, String>,
+    /// Every ConfigMap that exists, as far as we know: its uid, and since when it is known.
+    known: HashMap<Key, (String, Instant)>,
     /// Those that will be tried again by themselves.
     later: HashMap<Key, ConfigMap>,
     in_work: usize,
@@ -42,11 +45,14 @@ impl Intake {
     }
 
     /// A ConfigMap as it is now.
-    pub(super) fn add(&mut self, key: &Key, map: ConfigMap, in_list: bool) {
+    pub(super) fn add(&mut self, key: &Key, map: ConfigMap, in_list: bool, now: Instant) {
         if in_list {
             self.listed.insert(key.clone());
         }
-        self.uids.insert(key.clone(), map.uid().unwrap_or_default());
+        let uid = map.uid().unwrap_or_default();
+        if self.known.get(key).is_none_or(|(known, _)| *known != uid) {
+            self.known.insert(key.clone(), (uid, now));
+        }
         let same = |known: &ConfigMap| version(known) == version(&map);
         // A list that begins anew brings what we know: what waits for its time goes on waiting.
         if self.later.get(key).is_some_and(same) {
@@ -63,18 +69,18 @@ impl Intake {
         }
     }
 
-    /// Nothing of it is left here.
-    pub(super) fn remove(&mut self, key: &Key) {
-        self.uids.remove(key);
+    /// Nothing of it is left here. Says whether it was known.
+    pub(super) fn remove(&mut self, key: &Key) -> bool {
         self.later.remove(key);
         self.waiting.remove(key);
+        self.known.remove(key).is_some()
     }
 
     /// The list is complete. Returns what was known and is not in it.
     pub(super) fn list_done(&mut self) -> Vec<Key> {
         self.list_done = true;
         let listed = std::mem::take(&mut self.listed);
-        self.uids.keys().filter(|key| !listed.contains(*key)).cloned().collect()
+        self.known.keys().filter(|key| !listed.contains(*key)).cloned().collect()
     }
 
     /// The next one of a namespace. It is in work until [`Intake::done`].
@@ -96,20 +102,20 @@ impl Intake {
         self.order.contains_key(namespace)
     }
 
-    /// Whether a ConfigMap of this name exists.
-    pub(super) fn knows(&self, key: &Key) -> bool {
-        self.uids.contains_key(key)
+    /// For how long it is known that a ConfigMap of this name exists, if one does.
+    pub(super) fn known_for(&self, key: &Key, now: Instant) -> Option<Duration> {
+        self.known.get(key).map(|(_, since)| now.saturating_duration_since(*since))
     }
 
     /// Whether it still exists: it may have been deleted while it was looked at.
     pub(super) fn is_current(&self, key: &Key, uid: &str) -> bool {
-        self.uids.get(key).is_some_and(|known| known == uid)
+        self.known.get(key).is_some_and(|(known, _)| known == uid)
     }
 
     /// Keeps one to be tried again, if there is room and no newer one. Says whether it did.
     pub(super) fn keep_for_later(&mut self, key: &Key, map: ConfigMap) -> bool {
         let room = self.later.len() < LATER_MAX || self.later.contains_key(key);
-        if !room || self.waiting.contains_key(key) || !self.uids.contains_key(key) {
+        if !room || self.waiting.contains_key(key) || !self.known.contains_key(key) {
             return false;
         }
         self.later.insert(key.clone(), map);
@@ -149,7 +155,7 @@ mod tests {
         let mut intake = Intake::default();
         for (name, uid) in [("a", "1"), ("b", "2"), ("a", "3")] {
             let (key, map) = map("team", name, uid);
-            intake.add(&key, map, true);
+            intake.add(&key, map, true, Instant::now());
         }
         let taken = intake.take("team").expect("a");
         assert_eq!((taken.key.name.as_str(), taken.map.uid().as_deref()), ("a", Some("3")));
@@ -168,16 +174,30 @@ mod tests {
     fn what_is_deleted_leaves_nothing() {
         let mut intake = Intake::default();
         let (key, it) = map("team", "a", "1");
-        intake.add(&key, it.clone(), false);
+        intake.add(&key, it.clone(), false, Instant::now());
         intake.remove(&key);
-        assert!(intake.take("team").is_none() && !intake.knows(&key));
+        assert!(intake.take("team").is_none() && intake.known_for(&key, Instant::now()).is_none());
         assert!(!intake.keep_for_later(&key, it), "it is gone");
         assert!(!intake.again(&key));
         // A list that does not have it says that it is gone.
         let (key, it) = map("team", "b", "2");
-        intake.add(&key, it, false);
+        intake.add(&key, it, false, Instant::now());
         intake.list_begins();
         assert_eq!(intake.list_done(), [key]);
+    }
+
+    #[test]
+    fn it_is_known_since_it_was_first_seen_and_another_of_its_name_anew() {
+        let mut intake = Intake::default();
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let (key, it) = map("team", "a", "1");
+        intake.add(&key, it.clone(), false, at(0));
+        intake.add(&key, it, true, at(5));
+        assert_eq!(intake.known_for(&key, at(7)), Some(Duration::from_secs(7)));
+        let (_, another) = map("team", "a", "2");
+        intake.add(&key, another, false, at(8));
+        assert_eq!(intake.known_for(&key, at(9)), Some(Duration::from_secs(1)));
     }
 
     #[test]
@@ -185,7 +205,7 @@ mod tests {
         let mut intake = Intake::default();
         let keep = |intake: &mut Intake, name: &str| {
             let (key, it) = map("team", name, name);
-            intake.add(&key, it.clone(), false);
+            intake.add(&key, it.clone(), false, Instant::now());
             intake.take("team").expect("taken");
             let kept = intake.keep_for_later(&key, it);
             intake.done("team");
@@ -196,7 +216,7 @@ mod tests {
         }
         assert!(!keep(&mut intake, "one too many"));
         let (key, newer) = map("team", "0", "newer");
-        intake.add(&key, newer, false);
+        intake.add(&key, newer, false, Instant::now());
         assert!(!intake.again(&key), "the newer one is looked at anyway");
         assert!(intake.again(&Key::new("team", "1")));
         let newer = intake.take("team").expect("the newer one");
@@ -205,9 +225,9 @@ mod tests {
         assert_eq!((back.key.name.as_str(), back.again), ("1", true));
         // A list that begins anew does not take away its turn.
         let (key, same) = map("team", "2", "2");
-        intake.add(&key, same.clone(), true);
+        intake.add(&key, same.clone(), true, Instant::now());
         assert!(intake.take("team").is_none() && intake.again(&key));
-        intake.add(&key, same, true);
+        intake.add(&key, same, true, Instant::now());
         assert!(intake.take("team").is_some_and(|waiting| waiting.again));
     }
 }

@@ -4,6 +4,9 @@
 //! cannot be used again once it is dropped), and leaves TCP_NODELAY off, which makes a small write wait 40 ms.
 //! An acquire is one small write and one short watch, so both are most of what it takes.
 
+// What is shipped does not end a process where it could say what is wrong.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 use std::time::Duration;
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};

@@ -13,6 +13,9 @@
 //! Everything here is a function of its arguments: no file is opened and no clock is read, but for
 //! the measuring of time itself. `koncli policy …` is this library on a command line.
 
+// What is shipped does not end a process where it could say what is wrong.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod bench;
 pub mod eval;
 pub mod fixture;

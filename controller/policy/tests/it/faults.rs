@@ -144,16 +144,6 @@ fn the_deadline_ends_what_fuel_does_not() {
     assert!(host.builtin().decide(&question(&[("a", 0)]), "{}").is_ok());
 }
 
-/// The clock stands still while nobody calls; the first call after that has a deadline all the same.
-#[test]
-fn the_deadline_holds_after_a_long_silence() {
-    let limits = Limits { call_fuel: Fuel(u64::MAX / 2), deadline: EpochTicks(20), ..Limits::default() };
-    let host = Host::with_limits(limits).expect("a host");
-    let policy = host.load(&wasm("loops")).expect("loads");
-    std::thread::sleep(Duration::from_millis(400));
-    assert_eq!(policy.decide(&question(&[]), "{}").expect_err("loops").reason(), "DeadlineExceeded");
-}
-
 /// A thread of an ordinary size survives a guest that exhausts its stack.
 #[test]
 fn a_small_thread_survives_a_stack_overflow() {
