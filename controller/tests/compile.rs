@@ -158,7 +158,7 @@ fn what_a_child_compiles_decides_as_what_is_compiled_here() {
     no_children();
 }
 
-/// SANDBOX.md row 31. The limit on sizes lets this module in; only its time ends it.
+/// The limit on sizes lets this module in; only its time ends it.
 #[test]
 fn a_compile_bomb_is_ended_at_its_deadline() {
     let module = slow();

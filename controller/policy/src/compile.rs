@@ -119,6 +119,31 @@ pub struct CompilerProgram {
     limits: CompileLimits,
 }
 
+/// A child that does not outlive this, also if we panic meanwhile.
+struct Running {
+    child: Child,
+    reaped: bool,
+}
+
+impl Running {
+    /// Kills and reaps it. Always, and last: whatever it has started itself has its group, and until it is
+    /// reaped nobody else can get its number.
+    fn end(&mut self) -> std::io::Result<ExitStatus> {
+        if !self.reaped {
+            let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+        let status = self.child.wait()?;
+        self.reaped = true;
+        Ok(status)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
 impl CompilerProgram {
     /// The running program itself, whose `main` must call [`child_main`] when its first argument is
     /// [`SUBCOMMAND`].
@@ -150,13 +175,9 @@ impl CompilerProgram {
     /// The calling thread must not end before this returns: the kernel kills the child then.
     pub(crate) fn compile(&self, engine: &Engine, module: &CheckedModule<'_>) -> Result<Vec<u8>, CompileFault> {
         let begun = Instant::now();
-        let mut child = self.spawn()?;
-        let ended = self.converse(&mut child, module.bytes(), begun);
-        // Always, and last: whatever it has started itself has its group, and until it is reaped
-        // nobody else can get its number.
-        let pid = Pid::from_child(&child);
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-        let status = child.wait().map_err(|error| self.unavailable(&error))?;
+        let mut running = Running { child: self.spawn()?, reaped: false };
+        let ended = self.converse(&mut running.child, module.bytes(), begun);
+        let status = running.end().map_err(|error| self.unavailable(&error))?;
         let Some((output, said)) = ended else { return Err(CompileFault::TimedOut(self.limits.time)) };
         if output.len() > HEADER + ARTEFACT_MAX.0 {
             // It could not send the rest, which is how it ended, but not why.

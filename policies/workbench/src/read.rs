@@ -66,6 +66,9 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// The times that RFC 3339 can write and that time can be added to: 1970 to 9999, in milliseconds.
+pub(crate) const MOMENTS: std::ops::RangeInclusive<i64> = 0..=253_402_300_799_999;
+
 /// A mapping of which every member is known. A member that is null is as good as absent.
 pub(crate) struct Fields<'a> {
     place: String,
@@ -171,6 +174,16 @@ impl<'a> Fields<'a> {
 
     /// A point in time: milliseconds since the epoch, a duration from `now`, or RFC 3339.
     pub(crate) fn moment(&self, name: &str, now: i64) -> Result<Option<i64>, Mistake> {
+        let moment = self.any_moment(name, now)?;
+        match moment {
+            Some(ms) if !MOMENTS.contains(&ms) => {
+                Err(self.mistake(name, format!("{ms} ms are not in the years 1970 to 9999")))
+            }
+            _ => Ok(moment),
+        }
+    }
+
+    fn any_moment(&self, name: &str, now: i64) -> Result<Option<i64>, Mistake> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let Value::String(text) = value else {
             return match value.as_i64() {
@@ -272,6 +285,15 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_that_no_clock_shows_is_refused() {
+        for yaml in ["a: 253402300800000", "a: 9223372036854775807", "a: -1", "a: -20m", "a: 100000000h"] {
+            let value = document(yaml).expect(yaml);
+            let problem = fields(&value).moment("a", 1_000_000).expect_err(yaml).to_string();
+            assert!(problem.contains("1970 to 9999") || yaml.ends_with('h'), "{yaml}: {problem}");
+        }
+    }
+
+    #[test]
     fn spans_and_moments_are_read_in_every_way_they_may_be_written() {
         for (yaml, ms) in [("a: 10m", 600_000), ("a: 500ms", 500), ("a: 1500", 1500), ("a: 0", 0), ("a: 0s", 0)] {
             assert_eq!(fields(&document(yaml).expect(yaml)).span("a"), Ok(Some(ms)), "{yaml}");
@@ -283,6 +305,7 @@ mod tests {
             ("a: 42", 42),
             ("a: 1970-01-01T00:00:07Z", 7_000),
             ("a: 0s", 1_000_000),
+            ("a: 253402300799999", 253_402_300_799_999),
         ] {
             assert_eq!(fields(&document(yaml).expect(yaml)).moment("a", 1_000_000), Ok(Some(ms)), "{yaml}");
         }

@@ -55,9 +55,15 @@ impl params::Params for Params {
 /// Decides.
 #[must_use]
 pub fn decide<'a>(input: &'a Input<'a, Reading<Params>>) -> Output<'a> {
-    let params = input.params.accepted();
+    let deny_older = input.params.accepted().deny_older;
+    let shown = input.requests.len();
+    // Of very many only the first are shown. All of these are older than those that are not, so with
+    // `denyOlder` they are denied, and the others are shown next.
+    if deny_older && input.waiting > shown as u64 {
+        return Output { deny: older(input, shown), ..rules::usual(input, Output::default) };
+    }
     let decided = rules::usual(input, || newest(input));
-    Output { deny: if params.deny_older { older(input) } else { Vec::new() }, ..decided }
+    Output { deny: if deny_older { older(input, shown.saturating_sub(1)) } else { Vec::new() }, ..decided }
 }
 
 fn newest<'a>(input: &Input<'a, Reading<Params>>) -> Output<'a> {
@@ -66,10 +72,9 @@ fn newest<'a>(input: &Input<'a, Reading<Params>>) -> Output<'a> {
     Output { grant: Some(rules::grant(input, index, newest)), ..rules::because(REASON_GRANT) }
 }
 
-/// All but the newest, also while the lease is held: who waits for nothing should know at once.
-fn older<'a>(input: &Input<'a, Reading<Params>>) -> Vec<Denial<'a>> {
-    let newest = input.requests.len().saturating_sub(1);
-    let older = (0u32..).zip(input.requests.iter().take(newest));
+/// The oldest so many, also while the lease is held: who waits for nothing should know at once.
+fn older<'a>(input: &Input<'a, Reading<Params>>, count: usize) -> Vec<Denial<'a>> {
+    let older = (0u32..).zip(input.requests.iter().take(count));
     older.map(|(request, _)| Denial { request, reason: Cow::Borrowed(REASON_DENY) }).collect()
 }
 
