@@ -268,6 +268,27 @@ pub(crate) enum Denied {
 }
 
 impl Fault {
+    /// All that [`Fault::reason`] can say.
+    pub const REASONS: [&'static str; 17] = [
+        "FuelExhausted",
+        "DeadlineExceeded",
+        "MemoryLimit",
+        "TableLimit",
+        "StackOverflow",
+        "Trap",
+        "AllocFailed",
+        "AllocOutOfBounds",
+        "OutputOutOfBounds",
+        "OutputTooLarge",
+        "OutputEmpty",
+        "OutputNotUtf8",
+        "OutputNotJson",
+        "OutputSchema",
+        "InputTooLarge",
+        "ParamsNotJson",
+        "SandboxFailed",
+    ];
+
     /// The fault in one word, for a condition's reason or a metric's label.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -362,6 +383,15 @@ fn readable(symbol: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_is_in_the_list() {
+        let source = include_str!("fault.rs");
+        let (_, function) = source.split_once("pub fn reason(&self)").expect("it is here");
+        let (function, _) = function.split_once("\n    }\n").expect("it ends");
+        let said: Vec<&str> = function.split('"').skip(1).step_by(2).collect();
+        assert_eq!(said, Fault::REASONS);
+    }
 
     #[test]
     fn rust_symbols_are_readable() {

@@ -7,13 +7,15 @@ mod expect;
 mod fill;
 mod run;
 
+use konductor_core::Refusal;
+use konductor_policy::Fault;
 use serde_json::Value;
 
 pub(crate) use fill::NOW;
 pub use fill::{Filled, input};
 pub use run::{Outcome, run};
 
-use crate::read::{Fields, Mistake, document, kind};
+use crate::read::{Fields, Mistake, document, kind, suggestion};
 use expect::Expected;
 
 /// The most cases of a file: each is two calls of tens of microseconds, so even this many take a second or two.
@@ -89,6 +91,18 @@ pub fn parse(text: &str) -> Result<Vec<Case>, Mistake> {
     Ok(cases)
 }
 
+/// A name out of those that there are: a fixture that waits for another would fail for the wrong reason.
+fn one_of<'a>(fields: &Fields<'a>, name: &str, known: &[&'static str]) -> Result<Option<&'a str>, Mistake> {
+    let said = fields.text(name)?;
+    match said {
+        Some(said) if !known.contains(&said) => {
+            let like = suggestion(said, known.iter().copied());
+            Err(fields.mistake(name, format!("{said:?} is no {name}{like}; there are: {}", known.join(", "))))
+        }
+        _ => Ok(said),
+    }
+}
+
 fn case(value: &Value, number: usize) -> Result<Case, Mistake> {
     let place = match value.get("name").and_then(Value::as_str) {
         Some(name) => format!("case {number} \"{name}\""),
@@ -97,7 +111,8 @@ fn case(value: &Value, number: usize) -> Result<Case, Mistake> {
     let fields = Fields::of(value, &place, &["name", "input", "validate", "expect", "errors", "fault", "veto"])?;
     let name = fields.required_text("name")?.to_owned();
     let wrong = |problem: &str| Err(Mistake::new(&place, problem));
-    let fault = fields.text("fault")?;
+    let fault = one_of(&fields, "fault", &Fault::REASONS)?;
+    let veto = one_of(&fields, "veto", &Refusal::RULES)?;
     let (ask, wanted) = match (fields.is_named("input"), fields.is_named("validate")) {
         (true, true) => return wrong("it has both input and validate; a case asks one thing"),
         (false, false) => return wrong("it asks nothing: write an input (`input: {}` will do), or params to validate"),
@@ -122,7 +137,7 @@ fn case(value: &Value, number: usize) -> Result<Case, Mistake> {
         (true, false) => {
             let empty = Value::Object(serde_json::Map::new());
             let filled = fill::fill(fields.value("input").unwrap_or(&empty), &fields.place("input"))?;
-            let wanted = match (fields.is_named("expect"), fault, fields.text("veto")?) {
+            let wanted = match (fields.is_named("expect"), fault, veto) {
                 (true, None, None) => {
                     let expected = fields.value("expect").unwrap_or(&empty);
                     Wanted::Decision(Expected::read(expected, &fields.place("expect"), &filled)?)
@@ -142,4 +157,18 @@ fn case(value: &Value, number: usize) -> Result<Case, Mistake> {
         }
     };
     Ok(Case { name, ask, wanted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_for_authors_lists_every_fault_and_every_veto() {
+        let page = include_str!("../../README.md");
+        let (_, lists) = page.split_once("### What can go wrong").expect("the section");
+        for name in Fault::REASONS.iter().chain(&Refusal::RULES) {
+            assert!(lists.contains(&format!("`{name}`")), "policies/README.md does not explain {name}");
+        }
+    }
 }

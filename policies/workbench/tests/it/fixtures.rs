@@ -118,6 +118,9 @@ fn mistakes_are_told_with_their_place_and_what_was_probably_meant() {
         (&case("{}", "{hold: {action: renw}}"), "did you mean renew?"),
         (&case("{}", "{hold: {action: expire, ttlMs: 1m}}"), "the action expire has no ttlMs"),
         (&case("{}", "{deny: [{reason: x}]}"), "request is missing"),
+        ("[{name: x, input: {}, fault: Panic}]", "\"Panic\" is no fault; there are: FuelExhausted"),
+        ("[{name: x, validate: {}, fault: Trapp}]", "did you mean Trap?"),
+        ("[{name: x, input: {}, veto: GrantWhileHold}]", "did you mean GrantWhileHeld?"),
     ] {
         let problem = mistake(cases);
         assert!(problem.contains(said), "{cases}\n{problem}");
