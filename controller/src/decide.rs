@@ -10,9 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use konductor_core::{Checked, Millis, Plan, Question, Refusal, Situation, Verdict, check, plan, question, situations};
+use konductor_core::{
+    Checked, Decision, Millis, Plan, Question, Refusal, Situation, Verdict, check, plan, question, situations,
+};
 use konductor_crds::{
-    time::format_timestamp,
+    time::{format_duration, format_timestamp},
     v1::{
         OnFailure,
         reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
@@ -20,6 +22,7 @@ use konductor_crds::{
 };
 use konductor_policy::{
     Decided, Fault, Policy, Tape,
+    compare::{differences, sentence},
     journal::{self, Record},
 };
 use tokio::sync::Semaphore;
@@ -28,7 +31,7 @@ use tracing::{debug, info};
 use self::{
     breaker::{Breaker, Paused},
     bulkhead::{Bulkhead, Busy},
-    shadow::{Proposal, Told, words},
+    shadow::Told,
 };
 use crate::{
     journal::Journal,
@@ -289,13 +292,14 @@ impl Decider {
                     return;
                 }
             };
-            if own.as_ref().map(Proposal::of) == Some(Proposal::of(&other)) {
+            if differences(own.as_ref(), Some(&other)).is_empty() {
                 this.metrics.shadow("same");
                 return;
             }
             this.metrics.shadow("different");
-            let own = own.map_or_else(|| "could not decide".to_owned(), |own| words(&question, &own));
-            let other = words(&question, &other);
+            let said = |decision: &Decision| sentence(&question, decision, format_duration);
+            let own = own.as_ref().map_or_else(|| "could not decide".to_owned(), said);
+            let other = said(&other);
             info!(lease = %key, shadow = resolved.name, own, other, "the shadow policy would have decided differently");
             if this.shadow_told.due(key, asking.now) {
                 this.events

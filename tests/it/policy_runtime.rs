@@ -162,7 +162,7 @@ async fn a_shadow_is_compared_and_never_obeyed() {
     let all = format!("{0} decisions: {0} reproduced byte for byte, 0 differ", records.len());
     assert!(replayed.stdout.contains(&all), "{}", replayed.stdout);
     let other = author.koncli(&format!("{replay} --with {newest}")).run().await.succeeds();
-    assert!(other.stdout.contains("would be") && other.stdout.contains("(second)"), "{}", other.stdout);
+    assert!(other.stdout.contains("would be") && other.stdout.contains("grants second"), "{}", other.stdout);
     assert!(
         shadow["fuel"].as_u64() > Some(0) && shadow["input"].as_str().is_some_and(|input| input.contains("\"now\""))
     );
