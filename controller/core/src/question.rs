@@ -117,8 +117,7 @@ impl Candidate {
 }
 
 /// What the policy is to be asked in this situation; `None` when there is nothing to decide.
-#[must_use]
-pub fn question(snapshot: &Snapshot, situation: &Situation) -> Option<Question> {
+pub(crate) fn question(snapshot: &Snapshot, situation: &Situation) -> Option<Question> {
     let ttl = snapshot.lease.ttl?;
     let hold = situation.hold.as_ref();
     let cause = match hold {

@@ -8,13 +8,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
+    ops::ControlFlow,
     path::PathBuf,
 };
 
 use konductor_core::{
-    Answer, Answered, Candidate, Cause, Clamp, Decision, Denial, Ending, Grant, Hold, HoldAction, HoldView, LeaseFacts,
-    Millis, Notice, PastHold, Plan, Preemption, Question, Record, Refusal, Request, RequestId, Settings, Situation,
-    Snapshot, State, Time, Verdict, check, invariants, plan, question, situations,
+    Answer, Answered, Candidate, Cause, Clamp, Decision, Denial, Ending, Grant, Hold, HoldAction, HoldView, Inquiry,
+    LeaseFacts, Millis, Notice, PastHold, Plan, Preemption, Question, Record, Refusal, Request, RequestId, Settings,
+    Snapshot, State, Time, Verdict, check, invariants,
     transition::{Adjustment, Transition, transition},
 };
 
@@ -504,17 +505,15 @@ impl<'a> PlanCase<'a> {
         }
     }
 
-    /// As the controller does it: one situation after the other until one leads to a grant.
     fn run(&self) -> String {
         let mut out = String::new();
-        let (superseding, plain) = situations(&self.snapshot);
-        for situation in superseding.into_iter().chain([plain]) {
-            let asked = question(&self.snapshot, &situation);
-            let says = if situation.superseding { &self.says_superseding } else { &self.says };
-            let verdict = match &asked {
+        let mut inquiry = Inquiry::of(&self.snapshot);
+        let plan = loop {
+            let says = if inquiry.is_superseding() { &self.says_superseding } else { &self.says };
+            let verdict = match inquiry.question() {
                 None => Verdict::NotAsked,
                 Some(question) => {
-                    show_question(&mut out, question, &situation);
+                    show_question(&mut out, question, inquiry.is_superseding());
                     match (&self.unavailable, says) {
                         (Some(why), _) => Verdict::Unavailable(why.clone()),
                         (None, says) => match check(question, decide(question, says.as_deref().unwrap_or_default())) {
@@ -527,19 +526,19 @@ impl<'a> PlanCase<'a> {
                     }
                 }
             };
-            if asked.is_none() && self.unavailable.is_none() && says.is_some() {
+            if verdict == Verdict::NotAsked && self.unavailable.is_none() && says.is_some() {
                 out.push_str("not asked\n");
             }
-            let plan = plan(&self.snapshot, &situation, &verdict);
-            if plan.grants() || !situation.superseding {
-                show_plan(&mut out, &self.snapshot, &plan);
-                for violation in invariants::violations(&self.snapshot, &plan) {
-                    writeln!(out, "VIOLATION: {violation}").unwrap();
-                }
-                return out;
-            }
+            inquiry = match inquiry.conclude(&verdict) {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(plan) => break plan,
+            };
+        };
+        show_plan(&mut out, &self.snapshot, &plan);
+        for violation in invariants::violations(&self.snapshot, &plan) {
+            writeln!(out, "VIOLATION: {violation}").unwrap();
         }
-        unreachable!("the last situation is the plain one")
+        out
     }
 }
 
@@ -648,9 +647,9 @@ fn parse_request(words: &mut Words<'_>) -> Request {
 
 // ---- printing ----
 
-fn show_question(out: &mut String, question: &Question, situation: &Situation) {
+fn show_question(out: &mut String, question: &Question, superseding: bool) {
     write!(out, "asked: {}", question.cause.as_str()).unwrap();
-    if situation.superseding {
+    if superseding {
         out.push_str(", may it supersede");
     }
     if let Some(hold) = &question.hold {
