@@ -536,7 +536,7 @@ impl Decider {
 
 /// A fault as the condition tells it: its kind in one word, then the sentence.
 fn told(fault: &Fault) -> String {
-    format!("{}: {}", fault.reason(), crate::report::chain(fault))
+    format!("{}: {}", fault.reason(), fault)
 }
 
 impl Health {

@@ -25,7 +25,7 @@ use crate::{
     text,
 };
 
-/// Why a module is not accepted.
+/// Why a module is not accepted. Its text says the whole: there is no source behind it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {

@@ -95,7 +95,7 @@ impl Probed {
     }
 }
 
-/// Why a policy has not passed.
+/// Why a policy has not passed. Its text says the whole: there is no source behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeFailure {
     /// What it was asked about.
