@@ -44,6 +44,7 @@ pub mod manifests;
 mod namespace;
 mod pki;
 mod plane;
+pub mod policies;
 mod ports;
 mod process;
 pub mod repo;
