@@ -15,13 +15,11 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"aging","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"A request's priority rises while it waits, up to a cap.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "aging",
+    description: "A request's priority rises while it waits, up to a cap.",
+    params_schema: "../params.schema.json",
+};
 
 /// The most that a minute, or waiting as a whole, adds: it keeps the arithmetic far from its ends.
 const NUMBER_MAX: u32 = 1_000_000;

@@ -14,13 +14,11 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"preempt","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"A request of a higher priority takes the lease over, after a minimum hold and within a budget.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "preempt",
+    description: "A request of a higher priority takes the lease over, after a minimum hold and within a budget.",
+    params_schema: "../params.schema.json",
+};
 
 /// The most preemptions in the window: their moments are the state, at 14 bytes each, and the state
 /// may have 4 KiB. More would not be a budget.
