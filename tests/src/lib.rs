@@ -41,6 +41,7 @@ pub mod kubeconfig;
 pub mod kubelet;
 mod leases;
 pub mod manifests;
+pub mod markdown;
 mod namespace;
 mod pki;
 mod plane;
