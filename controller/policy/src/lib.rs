@@ -45,6 +45,6 @@ pub use compile::{CompileFault, Compiler, CompilerProgram};
 pub use engine::HostError;
 pub use fault::{Fault, Step, TrapKind};
 pub use limits::{Bytes, CompileLimits, EpochTicks, Fuel, Limits};
-pub use module::{CheckedModule, Rejection, gunzip};
+pub use module::{CheckedModule, Rejection, digest, gunzip};
 pub use policy::{Answer, Built, Decided, Description, Host, HostOptions, Policy, Source, Tape};
 pub use probe::{Probe, ProbeFailure, ProbeProblem, Probed, probe};

@@ -15,7 +15,6 @@ use kube::{
     api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{config_maps, files, is_policy};
 use crate::{
@@ -77,8 +76,7 @@ fn check(name: &str, module: &Module, params: Vec<String>) -> Result<Vec<String>
 fn pack(named: &Path, raw: Vec<u8>) -> Result<Module, String> {
     let named = named.to_owned();
     let size = raw.len();
-    let digest =
-        format!("sha256:{}", Sha256::digest(&raw).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let digest = konductor_workbench::digest(&raw);
     if size <= COMPRESS_FROM {
         return Ok(Module { named, digest, size, key: POLICY_MODULE_KEY, stored: raw });
     }
