@@ -4,6 +4,10 @@ use alloc::borrow::Cow;
 
 use crate::{Grant, Hold, HoldAction, Input, Output, Request};
 
+/// How long a holder that is asked to leave has to do so, if the params do not say: what Kubernetes
+/// gives a Pod between SIGTERM and SIGKILL.
+pub const GRACE_PERIOD_DEFAULT_MS: i64 = 30_000;
+
 /// Why a hold was renewed.
 pub const REASON_RENEWED: &str = "renewed";
 /// Why a hold was renewed after its time.
