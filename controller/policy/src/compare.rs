@@ -144,31 +144,16 @@ pub fn sentence(question: &Question, decision: &Decision, span: fn(i64) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use konductor_core::{Candidate, Cause, Denial, LeaseFacts, Millis, Time};
+    use konductor_core::{Candidate, Denial, Millis};
 
     use super::*;
 
     #[test]
     fn a_decision_is_told_with_names() {
-        let candidate = |holder: &str| Candidate {
-            uid: holder.to_owned(),
-            holder: holder.to_owned(),
-            priority: 0,
-            ttl: Millis(0),
-            arrived: Time(0),
-            labels: Vec::new(),
-        };
-        let question = Question {
-            now: Time(0),
-            cause: Cause::Request,
-            lease: LeaseFacts::default(),
-            ttl: Millis(0),
-            hold: None,
-            requests: ["a", "b", "c"].map(candidate).to_vec(),
-            waiting: 3,
-            history: Vec::new(),
-            state: String::new(),
-        };
+        let candidate =
+            |holder: &str| Candidate { uid: holder.to_owned(), holder: holder.to_owned(), ..Candidate::default() };
+        let question =
+            Question { requests: ["a", "b", "c"].map(candidate).to_vec(), waiting: 3, ..Question::default() };
         let deny = |request| Denial { request, reason: String::new() };
         for (decision, expected) in [
             (Decision::default(), "changes nothing"),

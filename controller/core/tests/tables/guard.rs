@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 
 use konductor_core::{
-    Candidate, Cause, Clamp, Decision, HoldView, LeaseFacts, Millis, PastHold, Preemption, Question, Refusal, Time,
-    check,
+    Candidate, Clamp, Decision, HoldView, LeaseFacts, Millis, PastHold, Preemption, Question, Refusal, Time, check,
 };
 
 use crate::{
@@ -67,14 +66,9 @@ fn every_refusal_and_clamp() -> Vec<&'static str> {
 fn guard_case(lines: &[&str]) -> (Question, Decision) {
     let mut asked = Question {
         now: Time(1_000),
-        cause: Cause::Request,
         lease: LeaseFacts { ttl: Some(Millis(600)), ..LeaseFacts::default() },
         ttl: Millis(600),
-        hold: None,
-        requests: Vec::new(),
-        waiting: 0,
-        history: Vec::new(),
-        state: String::new(),
+        ..Question::default()
     };
     let mut decision = Decision::default();
     for line in lines {
@@ -83,16 +77,10 @@ fn guard_case(lines: &[&str]) -> (Question, Decision) {
             "hold" => {
                 let mut hold = HoldView {
                     holder: "a".to_owned(),
-                    priority: 0,
                     ttl: Millis(600),
-                    acquired: Time(0),
                     expires: Time(2_000),
-                    renewals: 0,
                     token: 7,
-                    renewal_requested: false,
-                    due: false,
-                    labels: Vec::new(),
-                    preemption: None,
+                    ..HoldView::default()
                 };
                 while let Some(word) = words.next() {
                     match word {
@@ -136,10 +124,8 @@ fn guard_case(lines: &[&str]) -> (Question, Decision) {
                     .map(|i| Candidate {
                         uid: format!("u{i}"),
                         holder: format!("h{i}"),
-                        priority: 0,
                         ttl: Millis(600),
-                        arrived: Time(0),
-                        labels: Vec::new(),
+                        ..Candidate::default()
                     })
                     .collect();
             }
