@@ -6,21 +6,23 @@ pub mod shadow;
 
 use std::{
     collections::HashMap,
+    ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use konductor_core::{Checked, Millis, Plan, Question, Refusal, Situation, Verdict, check, plan, question, situations};
+use konductor_core::{Checked, Decision, Inquiry, Millis, Plan, Question, Refusal, Verdict, check};
 use konductor_crds::{
-    time::format_timestamp,
+    time::{format_duration, format_timestamp},
     v1::{
         OnFailure,
         reasons::{INVALID_PARAMS, POLICY_ACTIVE, POLICY_FAULT, POLICY_READY, POLICY_VETOED},
     },
 };
 use konductor_policy::{
-    Decided, Fault, Policy, Tape,
-    journal::{self, Record},
+    Decided, Fault, Policy,
+    compare::{differences, sentence},
+    journal::Record,
 };
 use tokio::sync::Semaphore;
 use tracing::{debug, info};
@@ -28,7 +30,7 @@ use tracing::{debug, info};
 use self::{
     breaker::{Breaker, Paused},
     bulkhead::{Bulkhead, Busy},
-    shadow::{Proposal, Told, words},
+    shadow::Told,
 };
 use crate::{
     journal::Journal,
@@ -97,6 +99,33 @@ pub struct Health {
     pub message: String,
 }
 
+impl Consulted {
+    fn of(mut plan: Plan, counsel: Counsel, case: &Case<'_>) -> Self {
+        let Counsel { decider, health, again_in, .. } = counsel;
+        if let Some(pause) = again_in {
+            let pause = Millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+            plan.wake_in = Some(plan.wake_in.map_or(pause, |wake| wake.min(pause)));
+        }
+        Self {
+            plan,
+            decider,
+            policy_name: case.resolved.name.clone(),
+            health,
+            absent: case.resolved.absent.clone(),
+            records: case.asking.records(),
+        }
+    }
+}
+
+/// What came of one question.
+struct Counsel {
+    verdict: Verdict,
+    decider: Option<(String, String)>,
+    health: Health,
+    /// In how long it is worth asking again though nothing has changed.
+    again_in: Option<Duration>,
+}
+
 /// For which lease a policy is asked, when, and with which params.
 #[derive(Clone)]
 struct Asking {
@@ -105,8 +134,6 @@ struct Asking {
     now: Duration,
     /// JSON.
     params: String,
-    /// The lease's uid.
-    uid: String,
     /// What is asked and answered meanwhile, where there is a journal.
     records: Arc<Mutex<Vec<Record>>>,
 }
@@ -198,7 +225,6 @@ impl Decider {
                 key: key.clone(),
                 now: observed.reading.mono,
                 params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
-                uid: observed.lease.metadata.uid.clone().unwrap_or_default(),
                 records: Arc::default(),
             },
             observed,
@@ -206,15 +232,14 @@ impl Decider {
             shadow: spec.and_then(|p| p.shadow.as_deref()).filter(|s| !s.is_empty()),
             on_failure: spec.and_then(|p| p.on_failure).unwrap_or_default(),
         };
-        let (superseding, plain) = situations(&observed.snapshot);
-        if let Some(situation) = superseding {
-            let consulted = self.consult(&case, &situation).await?;
-            if consulted.plan.grants() {
-                return Ok(Consulted { records: case.asking.records(), ..consulted });
-            }
+        let mut inquiry = Inquiry::of(&observed.snapshot);
+        loop {
+            let counsel = self.consult(&case, inquiry.question()).await?;
+            inquiry = match inquiry.conclude(&counsel.verdict) {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(plan) => return Ok(Consulted::of(plan, counsel, &case)),
+            };
         }
-        let consulted = self.consult(&case, &plain).await?;
-        Ok(Consulted { records: case.asking.records(), ..consulted })
     }
 
     /// Writes into the journal, if there is one, what was asked and answered on the way to a decision
@@ -228,48 +253,29 @@ impl Decider {
         records.iter().for_each(|record| journal.write(record));
     }
 
-    /// Asks about one situation, if there is something to ask, and plans.
-    async fn consult(self: &Arc<Self>, case: &Case<'_>, situation: &Situation) -> Result<Consulted, Busy> {
-        let snapshot = &case.observed.snapshot;
-        let mut again_in = None;
-        let (verdict, decider, health) = match question(snapshot, situation) {
-            None => {
-                let health = match self.params_refused(&case.resolved, &case.asking).await {
-                    Some((reason, message)) => Health { ready: false, reason: reason.to_owned(), message },
-                    None => self.health_unasked(&case.asking.key, case.observed, &case.resolved),
-                };
-                (not_asked(case.observed), None, health)
-            }
-            Some(_) if let Some(left) = first_look(&case.resolved, situation) => {
-                again_in = Some(left);
-                let health = Health::of(&case.resolved);
-                (Verdict::Unavailable(health.message.clone()), None, health)
-            }
-            Some(question) => {
-                let question = Arc::new(question);
-                let own = self.ask_breaking(&self.breaker, &case.asking, &case.resolved, question.clone()).await?;
-                let health = Health::asked(&case.resolved, &own);
-                again_in = own.as_ref().err().and_then(|failed| failed.again_in);
-                if let Some(shadow) = case.shadow {
-                    self.compare(case, shadow, &question, &own);
-                }
-                let (verdict, decider) = self.settle(own, case, question).await;
-                (verdict, decider, health)
-            }
+    /// Asks one question, if there is one.
+    async fn consult(self: &Arc<Self>, case: &Case<'_>, question: Option<&Question>) -> Result<Counsel, Busy> {
+        let Some(question) = question else {
+            let health = match self.params_refused(&case.resolved, &case.asking).await {
+                Some((reason, message)) => Health { ready: false, reason: reason.to_owned(), message },
+                None => self.health_unasked(&case.asking.key, case.observed, &case.resolved),
+            };
+            return Ok(Counsel { verdict: Verdict::NotAsked, decider: None, health, again_in: None });
         };
-        let mut plan = plan(snapshot, situation, &verdict);
-        if let Some(pause) = again_in {
-            let pause = Millis(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-            plan.wake_in = Some(plan.wake_in.map_or(pause, |wake| wake.min(pause)));
+        if let Some(left) = first_look(&case.resolved, question) {
+            let health = Health::of(&case.resolved);
+            let verdict = Verdict::Unavailable(health.message.clone());
+            return Ok(Counsel { verdict, decider: None, health, again_in: Some(left) });
         }
-        Ok(Consulted {
-            plan,
-            decider,
-            policy_name: case.resolved.name.clone(),
-            health,
-            absent: case.resolved.absent.clone(),
-            records: Vec::new(),
-        })
+        let question = Arc::new(question.clone());
+        let own = self.ask_breaking(&self.breaker, &case.asking, &case.resolved, question.clone()).await?;
+        let health = Health::asked(&case.resolved, &own);
+        let again_in = own.as_ref().err().and_then(|failed| failed.again_in);
+        if let Some(shadow) = case.shadow {
+            self.compare(case, shadow, &question, &own);
+        }
+        let (verdict, decider) = self.settle(own, case, question).await;
+        Ok(Counsel { verdict, decider, health, again_in })
     }
 
     /// Asks the shadow policy the same question, beside the way of the decision, and compares. Its
@@ -303,13 +309,14 @@ impl Decider {
                     return;
                 }
             };
-            if own.as_ref().map(Proposal::of) == Some(Proposal::of(&other)) {
+            if differences(own.as_ref(), Some(&other)).is_empty() {
                 this.metrics.shadow("same");
                 return;
             }
             this.metrics.shadow("different");
-            let own = own.map_or_else(|| "could not decide".to_owned(), |own| words(&question, &own));
-            let other = words(&question, &other);
+            let said = |decision: &Decision| sentence(&question, decision, format_duration);
+            let own = own.as_ref().map_or_else(|| "could not decide".to_owned(), said);
+            let other = said(&other);
             info!(lease = %key, shadow = resolved.name, own, other, "the shadow policy would have decided differently");
             if this.shadow_told.due(key, asking.now) {
                 this.events
@@ -448,11 +455,9 @@ impl Decider {
             None => policy.decide(question, &asking.params),
             Some(_) => {
                 let (decided, tape) = policy.decide_taped(question, &asking.params);
-                // What never reached the module cannot be replayed.
-                if !tape.input.is_empty() {
-                    let record = record(policy, name, asking, question, &decided, tape);
-                    asking.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
-                }
+                let at = format_timestamp(question.now.0);
+                let record = Record::of(policy, name.to_owned(), at, question, &decided, tape);
+                asking.records.lock().unwrap_or_else(PoisonError::into_inner).extend(record);
                 decided
             }
         };
@@ -543,35 +548,9 @@ impl Decider {
     }
 }
 
-/// One call for the journal. Whether it was applied is known later.
-fn record(
-    policy: &Policy,
-    name: &str,
-    asking: &Asking,
-    question: &Question,
-    decided: &Result<Decided, Fault>,
-    tape: Tape,
-) -> Record {
-    Record {
-        v: journal::VERSION,
-        at: format_timestamp(question.now.0),
-        lease: asking.key.to_string(),
-        uid: asking.uid.clone(),
-        policy: name.to_owned(),
-        digest: policy.digest().to_owned(),
-        cause: question.cause.as_str().to_owned(),
-        // It is JSON that we made.
-        input: String::from_utf8(tape.input).unwrap_or_default(),
-        output: tape.output.and_then(|output| String::from_utf8(output).ok()),
-        fault: decided.as_ref().err().map(|fault| fault.reason().to_owned()),
-        fuel: decided.as_ref().ok().map(|decided| decided.fuel),
-        applied: false,
-    }
-}
-
 /// A fault as the condition tells it: its kind in one word, then the sentence.
 fn told(fault: &Fault) -> String {
-    format!("{}: {}", fault.reason(), crate::report::chain(fault))
+    format!("{}: {}", fault.reason(), fault)
 }
 
 impl Health {
@@ -606,14 +585,7 @@ fn refusal(errors: &[String]) -> Option<(&'static str, String)> {
 
 /// For how long nobody decides, because what the lease names was uploaded a moment ago and is not looked at
 /// yet: until then the built-in policy would grant by other rules than those. A renewal does not wait.
-fn first_look(resolved: &Resolved, situation: &Situation) -> Option<Duration> {
-    let renews = situation.renewal_requested && !situation.due;
+fn first_look(resolved: &Resolved, question: &Question) -> Option<Duration> {
+    let renews = question.hold.as_ref().is_some_and(|hold| hold.renewal_requested && !hold.due);
     resolved.first_look.filter(|_| !renews)
-}
-
-fn not_asked(observed: &Observed) -> Verdict {
-    match &observed.snapshot.lease.problem {
-        Some(problem) => Verdict::Unavailable(problem.clone()),
-        None => Verdict::NotAsked,
-    }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use konductor_core::{Cause, LeaseFacts, Millis, Question, Time};
+use konductor_core::{LeaseFacts, Millis, Question, Time};
 use konductor_policy::{
     Bytes, Cache, CompileFault, CompileLimits, Compiler, CompilerProgram, Host, HostOptions, Policy, Rejection, Source,
 };
@@ -129,14 +129,9 @@ fn fault(host: &Host, module: &[u8]) -> CompileFault {
 fn question() -> Question {
     Question {
         now: Time(1_790_000_000_000),
-        cause: Cause::Request,
         lease: LeaseFacts { ttl: Some(Millis(1000)), ..LeaseFacts::default() },
         ttl: Millis(1000),
-        hold: None,
-        requests: Vec::new(),
-        waiting: 0,
-        history: Vec::new(),
-        state: String::new(),
+        ..Question::default()
     }
 }
 

@@ -256,7 +256,7 @@ fn a_scenario_is_played_drawn_and_written_down_and_replayed() {
         .prints(&format!("{count} decisions: {count} reproduced byte for byte, 0 differ, 0 of unknown modules"));
     koncli(&["policy", "replay", path(&journal), "--with", path(&module), "--limit", "1"])
         .ends(0)
-        .prints("line 1: default/lease at 2026-01-01T00:00:00.000Z\n  was       grant: request 0 (web-1)")
+        .prints("line 1: default/lease at 2026-01-01T00:00:00.000Z\n  was       grants web-1 for 30s")
         .prints("not listed: --limit")
         .prints("  nobody gets the lease where somebody did");
     let text = fs::read_to_string(&journal).expect("written");

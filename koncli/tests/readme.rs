@@ -7,38 +7,11 @@ use std::{
     process::Command,
 };
 
+#[path = "../../tests/src/markdown.rs"]
+mod markdown;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
-}
-
-/// A block of a Markdown text: what stands behind the three backticks, and what is in it.
-struct Block {
-    language: String,
-    file: Option<String>,
-    text: String,
-}
-
-fn blocks(markdown: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut open = false;
-    for line in markdown.lines() {
-        match line.strip_prefix("```") {
-            Some(info) if !open => {
-                let mut words = info.split_whitespace().map(str::to_owned);
-                let (language, file) = (words.next().unwrap_or_default(), words.next());
-                blocks.push(Block { language, file, text: String::new() });
-                open = true;
-            }
-            Some(_) => open = false,
-            None => {
-                if let (true, Some(block)) = (open, blocks.last_mut()) {
-                    block.text.push_str(line);
-                    block.text.push('\n');
-                }
-            }
-        }
-    }
-    blocks
 }
 
 /// In one directory, in the order of the page: a block `sh` is run, a block with the name of a file is
@@ -46,23 +19,31 @@ fn blocks(markdown: &str) -> Vec<Block> {
 #[test]
 fn every_command_of_the_authors_page_works() {
     let page = fs::read_to_string(root().join("policies/README.md")).expect("the page");
-    let blocks = blocks(&page);
-    let of = |language: &str| blocks.iter().filter(|block| block.language == language).count();
-    let files = blocks.iter().filter(|block| block.file.is_some()).count();
+    let blocks = markdown::blocks(&page);
+    // The language, and the name of a file.
+    let blocks: Vec<(&str, Option<&str>, &str)> = blocks
+        .iter()
+        .map(|block| {
+            let mut words = block.info.split_whitespace();
+            (words.next().unwrap_or_default(), words.next(), &*block.text)
+        })
+        .collect();
+    let of = |wanted: &str| blocks.iter().filter(|(language, ..)| *language == wanted).count();
+    let files = blocks.iter().filter(|(_, file, _)| file.is_some()).count();
     assert!(of("sh") >= 6 && of("text") >= 3 && files >= 4, "the page has lost its examples");
 
     let mut script = String::from("set -eu\n");
     let mut said = Vec::new();
-    for block in &blocks {
-        match (block.language.as_str(), &block.file) {
+    for (language, file, text) in blocks {
+        match (language, file) {
             ("sh", _) => {
                 // The crates of this repository, so that what is begun builds without a network.
                 let lock = "if [ -f Cargo.toml ] && ! [ -f Cargo.lock ]; then cp \"$LOCK\" Cargo.lock; fi";
-                let _ = writeln!(script, "{lock}\n{}", block.text);
+                let _ = writeln!(script, "{lock}\n{text}");
             }
-            ("text", _) => said.extend(block.text.lines()),
+            ("text", _) => said.extend(text.lines()),
             (_, Some(file)) => {
-                let _ = writeln!(script, "cat > {file} <<'END_OF_THE_FILE'\n{}END_OF_THE_FILE", block.text);
+                let _ = writeln!(script, "cat > {file} <<'END_OF_THE_FILE'\n{text}END_OF_THE_FILE");
                 // make compares times, and some file systems count them in seconds.
                 let _ = writeln!(script, "touch -d '1 minute' {file}");
             }

@@ -9,7 +9,8 @@ use std::{
 use futures::future::join_all;
 use konductor_crds::v1::{HoldEnd, LeasePhase, reasons};
 use konductor_tests::{
-    hostile::{Siege, WANTED, rules, upload},
+    hostile::Siege,
+    policies::{WANTED, rules, upload},
     *,
 };
 use serde_json::json;

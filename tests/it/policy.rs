@@ -12,7 +12,10 @@ use konductor_crds::{
     time::parse_timestamp,
     v1::{HoldEnd, LeasePhase, RequestPhase, reasons},
 };
-use konductor_tests::*;
+use konductor_tests::{
+    policies::{WANTED, always, rules, upload},
+    *,
+};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -35,68 +38,6 @@ pub(crate) fn with_a_note(module: &[u8], note: &str) -> Vec<u8> {
     module
 }
 
-/// What a module of a test does when its input has a certain text in it.
-pub(crate) const TRAP: &str = "unreachable";
-
-/// A whole module: it gives the answer of the first rule whose text is in the input, else `{}`. The answer [`TRAP`]
-/// means what it says.
-pub(crate) fn answers(rules: &[(&str, &str)]) -> Vec<u8> {
-    let mut at = 1024;
-    let mut data = String::new();
-    let mut place = |text: &str| {
-        let bytes: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-        data.push_str(&format!("(data (i32.const {at}) \"{bytes}\")\n"));
-        let packed = at << 32 | text.len() as u64;
-        at += text.len() as u64;
-        packed
-    };
-    let mut code = String::new();
-    for (text, answer) in rules {
-        let text = place(text);
-        let found = format!("(call $has (i32.const {}) (i32.const {})", text >> 32, text & 0xffff_ffff);
-        let then = match *answer {
-            TRAP => TRAP.to_owned(),
-            answer => format!("(return (i64.const {}))", place(answer)),
-        };
-        code.push_str(&format!("(if {found} (local.get $ptr) (local.get $len)) (then {then}))\n"));
-    }
-    let nothing = place("{}");
-    let text = format!(
-        r#"(module
-  (memory (export "memory") 8)
-  {data}
-  (func (export "konductor_policy_v1"))
-  (func (export "konductor_alloc") (param i32) (result i32) (i32.const 65536))
-  (func $has (param $text i32) (param $size i32) (param $ptr i32) (param $len i32) (result i32)
-    (local $end i32) (local $n i32)
-    (local.set $end (i32.sub (i32.add (local.get $ptr) (local.get $len)) (local.get $size)))
-    (loop $next
-      (local.set $n (i32.const 0))
-      (block $differs
-        (loop $same
-          (br_if $differs (i32.ne (i32.load8_u (i32.add (local.get $ptr) (local.get $n)))
-                                  (i32.load8_u (i32.add (local.get $text) (local.get $n)))))
-          (local.set $n (i32.add (local.get $n) (i32.const 1)))
-          (br_if $same (i32.lt_u (local.get $n) (local.get $size))))
-        (return (i32.const 1)))
-      (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
-      (br_if $next (i32.le_s (local.get $ptr) (local.get $end))))
-    (i32.const 0))
-  (func (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)
-    {code}
-    (i64.const {nothing})))"#
-    );
-    wat::parse_str(text).expect("wat")
-}
-
-/// A free lease that somebody wants.
-pub(crate) const WANTED: &str = r#""hold":null,"requests":[{"#;
-
-/// A module that gives this answer about a free lease that somebody wants, and leaves every other alone.
-pub(crate) fn always(answer: &str) -> Vec<u8> {
-    answers(&[(WANTED, answer)])
-}
-
 /// A module that imports `env.now`.
 fn with_an_import() -> Vec<u8> {
     let mut module = b"\0asm\x01\0\0\0".to_vec();
@@ -104,17 +45,6 @@ fn with_an_import() -> Vec<u8> {
     module.extend([2, 11, 1, 3]);
     module.extend(b"env\x03now\0\0");
     module
-}
-
-/// Creates or changes a policy ConfigMap: `{"policy.wasm": bytes}`.
-pub(crate) async fn upload(namespace: &Namespace<'_>, name: &str, key: &str, module: &[u8]) {
-    use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-    let maps: Api<ConfigMap> = Api::namespaced(namespace.leases().into_client(), namespace.name());
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": {"konductor.io/policy-module": "true"}},
-        "binaryData": {key: BASE64.encode(module)}});
-    let how = PatchParams::apply("test").force();
-    maps.patch(name, &how, &Patch::Apply(&map)).await.expect("a ConfigMap is accepted");
 }
 
 /// Waits until the author of a policy is told that this module is in use.
@@ -347,11 +277,11 @@ async fn a_policy_may_deny_and_is_overruled_where_it_must_not() {
     // Grants whatever happens, and to somebody who is not there: both are never allowed. That is found before a module
     // is in use, unless it behaves until it sees a lease of a certain name.
     let mine = r#"{"grant":{"request":0,"ttlMs":5000},"reason":"mine"}"#;
-    upload(&team, "greedy", "policy.wasm", &answers(&[(r#""name":"overruled""#, mine), (WANTED, mine)])).await;
+    upload(&team, "greedy", "policy.wasm", &rules(&[(r#""name":"overruled""#, mine), (WANTED, mine)])).await;
     let seventh = r#"{"grant":{"request":7,"ttlMs":5000}}"#;
-    upload(&team, "blind", "policy.wasm", &answers(&[(r#""name":"blind"#, seventh)])).await;
-    upload(&team, "mute", "policy.wasm", &answers(&[(r#""name":"mute""#, "")])).await;
-    let idle = answers(&[]);
+    upload(&team, "blind", "policy.wasm", &rules(&[(r#""name":"blind"#, seventh)])).await;
+    upload(&team, "mute", "policy.wasm", &rules(&[(r#""name":"mute""#, "")])).await;
+    let idle = rules(&[]);
     upload(&team, "idle", "policy.wasm", &idle).await;
     // Of one namespace they are looked at one after the other.
     is_active(&team, "idle", &idle).await;

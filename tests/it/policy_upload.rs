@@ -4,64 +4,20 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use konductor_crds::v1::reasons;
-use konductor_tests::*;
+use konductor_tests::{
+    hostile::slow_to_compile,
+    policies::{TRAP, WANTED, always, rules, upload},
+    *,
+};
 use kube::Api;
 use serde_json::json;
-use wasm_encoder::{
-    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, Instruction, MemorySection,
-    MemoryType, Module, TypeSection, ValType,
-};
 
 use crate::{
     lifecycle::{event, hold},
-    policy::{
-        TRAP, WANTED, always, answers, decider, digest_of, is_active, named, newest_first, policy_is, upload,
-        with_a_note,
-    },
+    policy::{decider, digest_of, is_active, named, newest_first, policy_is, with_a_note},
 };
 
 const GRANT: &str = r#"{"grant":{"request":0,"ttlMs":60000},"reason":"first come"}"#;
-
-/// A module below a MiB that takes the compiler half a minute and more.
-fn bomb() -> Vec<u8> {
-    let mut types = TypeSection::new();
-    types.ty().function([], []);
-    types.ty().function([ValType::I32], [ValType::I32]);
-    types.ty().function([ValType::I32, ValType::I32], [ValType::I64]);
-    let (mut functions, mut code) = (FunctionSection::new(), CodeSection::new());
-    for (ty, answer) in [(0, None), (1, Some(Instruction::I32Const(8))), (2, Some(Instruction::I64Const(0)))] {
-        functions.function(ty);
-        let mut body = Function::new([]);
-        answer.iter().for_each(|answer| _ = body.instruction(answer));
-        code.function(body.instruction(&Instruction::End));
-    }
-    // Loops in loops, sixty deep, and every value may come from any of them.
-    let mut dear = Function::new([(60, ValType::I64)]);
-    for n in 0..5_000u32 {
-        dear.instruction(&Instruction::Loop(BlockType::Empty));
-        dear.instruction(&Instruction::LocalGet(n * 13 % 60)).instruction(&Instruction::LocalGet(n % 60));
-        dear.instruction(&Instruction::I64Add).instruction(&Instruction::LocalSet(n * 5 % 60));
-        dear.instruction(&Instruction::LocalGet(n * 3 % 60)).instruction(&Instruction::I64Eqz);
-        dear.instruction(&Instruction::BrIf(0));
-        if n % 60 == 59 {
-            (0..60).for_each(|_| _ = dear.instruction(&Instruction::End));
-        }
-    }
-    (0..5_000 % 60).for_each(|_| _ = dear.instruction(&Instruction::End));
-    dear.instruction(&Instruction::End);
-    for _ in 0..8 {
-        functions.function(0);
-        code.function(&dear);
-    }
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
-    let mut exports = ExportSection::new();
-    exports.export("memory", ExportKind::Memory, 0).export("konductor_policy_v1", ExportKind::Func, 0);
-    exports.export("konductor_alloc", ExportKind::Func, 1).export("konductor_decide", ExportKind::Func, 2);
-    let mut module = Module::new();
-    module.section(&types).section(&functions).section(&memories).section(&exports).section(&code);
-    module.finish()
-}
 
 /// Waits until a metric is at least this.
 async fn counted(controller: &Controller, name: &str, labels: &[(&str, &str)], least: f64) {
@@ -90,7 +46,7 @@ async fn a_compile_bomb_delays_nobody_but_its_own_namespace() {
     team.create_lease_with("x", named("p", "Hold")).await;
     policy_is(&hostile, "x", "True", reasons::POLICY_ACTIVE).await;
 
-    upload(&hostile, "p", "policy.wasm", &bomb()).await;
+    upload(&hostile, "p", "policy.wasm", &slow_to_compile(8)).await;
     eventually("the bomb is being compiled", async || match children(&controller) {
         0 => Err("no compiler runs".to_owned()),
         _ => Ok(()),
@@ -141,12 +97,12 @@ async fn a_module_is_asked_what_its_leases_will_ask_before_it_is_in_use() {
     policy_is(&team, "x", "True", reasons::POLICY_ACTIVE).await;
 
     for (module, problem) in [
-        (answers(&[(r#""now""#, TRAP)]), "asked about a free lease that one wants"),
-        (answers(&[(r#""due":true"#, "{"), (WANTED, GRANT)]), "asked about a hold whose time is over"),
-        (answers(&[(r#""requests":[{"#, GRANT)]), "the policy granted the lease while it is held"),
+        (rules(&[(r#""now""#, TRAP)]), "asked about a free lease that one wants"),
+        (rules(&[(r#""due":true"#, "{"), (WANTED, GRANT)]), "asked about a hold whose time is over"),
+        (rules(&[(r#""requests":[{"#, GRANT)]), "the policy granted the lease while it is held"),
         // Only with the params of a lease that is there.
         (
-            answers(&[(r#""mode":"odd""#, TRAP), (WANTED, GRANT)]),
+            rules(&[(r#""mode":"odd""#, TRAP), (WANTED, GRANT)]),
             r#"with the params {"mode":"odd"}: konductor_decide trapped"#,
         ),
     ] {
@@ -161,7 +117,7 @@ async fn a_module_is_asked_what_its_leases_will_ask_before_it_is_in_use() {
     counted(&controller, "konductor_policy_rejects_total", &[("reason", "ProbeVetoed")], 1.0).await;
 
     // The same bytes again, of another ConfigMap: it is known what they do.
-    let known = answers(&[(r#""now""#, TRAP)]);
+    let known = rules(&[(r#""now""#, TRAP)]);
     let compiled = controller.metrics().await.sum("konductor_policy_compile_seconds_count", &[]);
     upload(&team, "q", "policy.wasm", &known).await;
     counted(&controller, "konductor_policy_loads_total", &[("outcome", "refused")], 5.0).await;

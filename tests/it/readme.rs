@@ -1,14 +1,18 @@
 //! README.md: a reader who follows it sees what it says.
 
-use konductor_tests::{ControlPlane, Controller, ControllerOptions, repo};
+use konductor_tests::{ControlPlane, Controller, ControllerOptions, markdown, repo};
+
+/// What is marked so runs beside what follows.
+const SECOND: &str = "sh second terminal";
 
 /// Every block marked `sh`, in order, in one directory and with the rights that the README asks for. A block marked
 /// `sh second terminal` runs beside the next ones and has to have ended well at the end.
 #[tokio::test]
 async fn every_command_block_works() {
-    let blocks = blocks(&repo::text("README.md"));
+    let blocks = markdown::blocks(&repo::text("README.md"));
+    let blocks: Vec<_> = blocks.iter().filter(|block| ["sh", SECOND].contains(&&*block.info)).collect();
     assert!(blocks.len() >= 5, "the README has lost its examples");
-    assert_eq!(blocks.iter().filter(|b| b.second).count(), 1);
+    assert_eq!(blocks.iter().filter(|block| block.info == SECOND).count(), 1);
 
     let plane = ControlPlane::installed().await;
     let _controller = Controller::start(&plane, ControllerOptions::default()).await;
@@ -26,7 +30,7 @@ async fn every_command_block_works() {
     for block in blocks {
         // As a reader pastes it: line after line, and no line may fail.
         let script = user.script("readme", &format!("set -e\n{}", block.text));
-        if block.second {
+        if block.info == SECOND {
             second.push(script.spawn());
             let waits = "bob is in the line";
             konductor_tests::eventually(waits, async || {
@@ -41,30 +45,4 @@ async fn every_command_block_works() {
     for running in second {
         running.wait().await.succeeds().prints("acquired by bob");
     }
-}
-
-struct Block {
-    text: String,
-    second: bool,
-}
-
-fn blocks(markdown: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut open = false;
-    for line in markdown.lines() {
-        match line.strip_prefix("```") {
-            Some(info) if !open && info.split_whitespace().next() == Some("sh") => {
-                blocks.push(Block { text: String::new(), second: info.contains("second terminal") });
-                open = true;
-            }
-            Some(_) => open = false,
-            None => {
-                if let (true, Some(block)) = (open, blocks.last_mut()) {
-                    block.text.push_str(line);
-                    block.text.push('\n');
-                }
-            }
-        }
-    }
-    blocks
 }

@@ -13,8 +13,10 @@ use konductor_crds::v1::reasons;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use modules::{RULE_TRAP, WANTED, rules};
-pub use siege::{Aftermath, Report, Siege, memory, upload};
+pub use modules::slow_to_compile;
+pub use siege::{Aftermath, Report, Siege, memory};
+
+use crate::policies;
 
 /// The holder whose name wakes a module that sleeps. Eight bytes, so that a module finds it with one comparison.
 pub const SABOTEUR: &str = "saboteur";
@@ -78,7 +80,7 @@ pub enum Source {
     Wat(String),
     /// The same, honest until it sees the holder [`SABOTEUR`]: what passes every look before it is in use.
     Sleeper(String),
-    /// What it answers where a text is in its input; see [`rules`].
+    /// What it answers where a text is in its input; see [`policies::rules`].
     Rules(Vec<(String, String)>),
     /// A generator: what would be large in a repository, or is no WebAssembly.
     Made(String),
@@ -173,7 +175,7 @@ impl Case {
             Source::Sleeper(name) => modules::sleeper(name),
             Source::Rules(rules) => {
                 let rules: Vec<_> = rules.iter().map(|(text, answer)| (text.as_str(), answer.as_str())).collect();
-                modules::rules(&rules)
+                policies::rules(&rules)
             }
             Source::Made(name) => modules::made(name),
         };

@@ -64,11 +64,11 @@ pub struct Denial {
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// There was nothing to ask.
+    /// There was nothing to ask, or the lease's spec is invalid.
     NotAsked,
     /// A decision that the guard has let pass.
     Decided(crate::guard::Checked),
-    /// Nobody could decide, and why: the policy failed and the lease says Hold, or its spec is
-    /// invalid. Only the host's own duties are done: a hold that is due or given back ends.
+    /// Nobody could decide, and why: the policy failed and the lease says Hold. Only the host's own
+    /// duties are done: a hold that is due or given back ends.
     Unavailable(String),
 }

@@ -7,14 +7,16 @@
 //! In the order in which a reconcile runs through them:
 //!
 //! 1. [`snapshot`]: everything that a decision may depend on, as one owned value.
-//! 2. [`situation`]: what the host itself knows to be so, before any policy is asked: a hold was
+//! 2. `situation`: what the host itself knows to be so, before any policy is asked: a hold was
 //!    given back, is due, is superseded; which requests are still candidates.
-//! 3. [`mod@question`]: what the policy is asked, if there is anything to ask.
+//! 3. [`question`]: what the policy is asked, if there is anything to ask.
 //! 4. [`decision`]: what the policy proposes.
 //! 5. [`guard`]: which proposals are legal; each refusal has a name.
 //! 6. [`transition`]: the legal changes of a lease's record, total.
-//! 7. [`mod@plan`]: the next record, notices, and from its three parts: `fate`, what becomes of the
+//! 7. [`plan`]: the next record, notices, and from its three parts: `fate`, what becomes of the
 //!    hold; `answers`, what the requests are told; `wake`, when to look again.
+//!
+//! [`inquiry`] walks through them: it hands out questions, takes verdicts and ends with a plan.
 //!
 //! [`invariants`] states what must be so between a record and the next one. Tests, the model and
 //! the simulation check it on every step.
@@ -26,11 +28,12 @@ mod answers;
 pub mod decision;
 mod fate;
 pub mod guard;
+pub mod inquiry;
 pub mod invariants;
 pub mod orphan;
 pub mod plan;
 pub mod question;
-pub mod situation;
+mod situation;
 pub mod snapshot;
 pub mod time;
 pub mod transition;
@@ -38,10 +41,10 @@ mod wake;
 
 pub use decision::{Decision, Denial, Grant, HoldAction, Verdict};
 pub use guard::{Checked, Clamp, Refusal, check};
+pub use inquiry::Inquiry;
 pub use orphan::{OrphanPlan, orphans};
-pub use plan::{Answer, Notice, Plan, RequestAnswer, plan};
-pub use question::{Candidate, Cause, HoldView, Question, question};
-pub use situation::{Situation, situations};
+pub use plan::{Answer, Notice, Plan, RequestAnswer};
+pub use question::{Candidate, Cause, HoldView, Question};
 pub use snapshot::{
     Answered, Ending, HISTORY_MAX, Hold, LeaseFacts, PastHold, Preemption, Record, Request, RequestId, Settings,
     Snapshot, State,

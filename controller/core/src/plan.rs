@@ -1,4 +1,4 @@
-//! From a snapshot and a verdict to a plan: the entry point of the core.
+//! From a snapshot, a situation and a verdict to a plan.
 
 use crate::{
     answers::{answers, sweep, waiting},
@@ -112,16 +112,9 @@ impl Plan {
     }
 }
 
-/// Plans one reconcile.
-///
-/// # Guarantees
-/// The plan is legal for the snapshot whatever the verdict says: the [`crate::invariants`] hold
-/// between the snapshot's record and the next one.
-///
-/// # Assumptions
-/// The situation is one of [`crate::situations`] of this snapshot, and a decision in the verdict
-/// was checked against the question of this situation.
-pub fn plan(snapshot: &Snapshot, situation: &Situation, verdict: &Verdict) -> Plan {
+/// Plans one reconcile: legally, whatever the verdict says. The situation is one of this snapshot's,
+/// and a decision in the verdict was checked against the question of this situation.
+pub(crate) fn plan(snapshot: &Snapshot, situation: &Situation, verdict: &Verdict) -> Plan {
     let checked = match verdict {
         Verdict::Decided(checked) => Some(checked),
         Verdict::NotAsked | Verdict::Unavailable(_) => None,

@@ -11,9 +11,10 @@ use crate::{
 pub const SHOWN_MAX: usize = 512;
 
 /// Why the policy is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cause {
     /// Requests are waiting.
+    #[default]
     Request,
     /// The holder asks for a renewal.
     Renewal,
@@ -36,8 +37,8 @@ impl Cause {
     }
 }
 
-/// What the policy is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the policy is shown. The default is a free lease that nobody wants: nothing to ask, but what questions begin with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Question {
     /// The time of the snapshot.
     pub now: Time,
@@ -60,7 +61,7 @@ pub struct Question {
 }
 
 /// The hold as the policy sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HoldView {
     /// Who holds.
     pub holder: String,
@@ -87,7 +88,7 @@ pub struct HoldView {
 }
 
 /// A waiting request as the policy sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Candidate {
     /// Its uid, by which the host knows what the policy names by index. Not shown to the policy.
     pub uid: String,
@@ -117,8 +118,7 @@ impl Candidate {
 }
 
 /// What the policy is to be asked in this situation; `None` when there is nothing to decide.
-#[must_use]
-pub fn question(snapshot: &Snapshot, situation: &Situation) -> Option<Question> {
+pub(crate) fn question(snapshot: &Snapshot, situation: &Situation) -> Option<Question> {
     let ttl = snapshot.lease.ttl?;
     let hold = situation.hold.as_ref();
     let cause = match hold {

@@ -38,8 +38,7 @@ pub struct Situation {
 /// The situation as it plainly is, and before it, if the holder itself has made a new request, the
 /// one in which that request takes the hold's place. The plain one counts where that one leads to
 /// no grant.
-#[must_use]
-pub fn situations(snapshot: &Snapshot) -> (Option<Situation>, Situation) {
+pub(crate) fn situations(snapshot: &Snapshot) -> (Option<Situation>, Situation) {
     let plain = Situation::of(snapshot);
     (superseding(snapshot, &plain), plain)
 }

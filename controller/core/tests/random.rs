@@ -2,12 +2,15 @@
 //! invariants of the crate are checked, and some more that only a whole run can show; those are
 //! written here from the design, with nothing of the planner's.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::ControlFlow,
+};
 
 use konductor_core::{
-    Answer, Answered, Decision, Denial, Ending, Grant, Hold, HoldAction, LeaseFacts, Millis, PastHold, Plan, Question,
-    Record, Request, RequestAnswer, RequestId, Settings, Snapshot, State, Time, Verdict, check, invariants, plan,
-    question, situations, snapshot::HISTORY_MAX,
+    Answer, Answered, Decision, Denial, Ending, Grant, Hold, HoldAction, Inquiry, LeaseFacts, Millis, PastHold, Plan,
+    Question, Record, Request, RequestAnswer, RequestId, Settings, Snapshot, State, Time, Verdict, check, invariants,
+    snapshot::HISTORY_MAX,
 };
 use proptest::prelude::*;
 
@@ -423,25 +426,21 @@ impl World {
     /// One reconcile up to the plan. Says also whether nobody could decide.
     fn plan(&self, policy: &Policy) -> (Snapshot, Plan, bool) {
         let before = self.snapshot();
-        let mut last = None;
-        let (superseding, plain) = situations(&before);
-        for situation in superseding.into_iter().chain([plain]) {
-            let verdict = match question(&before, &situation) {
+        let mut inquiry = Inquiry::of(&before);
+        let (plan, undecided) = loop {
+            let verdict = match inquiry.question() {
                 None => Verdict::NotAsked,
-                Some(question) => match policy.decide(&question).map(|decision| check(&question, decision)) {
+                Some(question) => match policy.decide(question).map(|decision| check(question, decision)) {
                     None => Verdict::Unavailable("it is down".to_owned()),
                     Some(Err(refusal)) => Verdict::Unavailable(refusal.to_string()),
                     Some(Ok(checked)) => Verdict::Decided(checked),
                 },
             };
-            let plan = plan(&before, &situation, &verdict);
-            let decided = matches!(verdict, Verdict::Decided(_));
-            if plan.grants() {
-                return (before, plan, !decided);
-            }
-            last = Some((plan, !decided));
-        }
-        let (plan, undecided) = last.expect("the last situation is the plain one");
+            inquiry = match inquiry.conclude(&verdict) {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(plan) => break (plan, !matches!(verdict, Verdict::Decided(_))),
+            };
+        };
         (before, plan, undecided)
     }
 

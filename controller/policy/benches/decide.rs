@@ -7,7 +7,7 @@
 
 use std::{hint::black_box, time::Instant};
 
-use konductor_core::{Candidate, Cause, LeaseFacts, Millis, Question, Time};
+use konductor_core::{Candidate, LeaseFacts, Millis, Question, Time};
 use konductor_policy::{Host, Policy};
 
 const WARM_UP: usize = 2_000;
@@ -102,7 +102,6 @@ fn question(requests: usize) -> Question {
     let now = Time(1_790_000_000_000);
     Question {
         now,
-        cause: Cause::Request,
         lease: LeaseFacts {
             name: "db-migration".to_owned(),
             namespace: "default".to_owned(),
@@ -114,7 +113,6 @@ fn question(requests: usize) -> Question {
             ..LeaseFacts::default()
         },
         ttl: Millis::from_secs(600),
-        hold: None,
         requests: (0..requests)
             .map(|i| Candidate {
                 uid: format!("00000000-0000-0000-0000-{i:012}"),
@@ -126,7 +124,6 @@ fn question(requests: usize) -> Question {
             })
             .collect(),
         waiting: requests,
-        history: Vec::new(),
-        state: String::new(),
+        ..Question::default()
     }
 }

@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// How a call failed. The policy has then said nothing; what happens is up to the lease's `onFailure`.
+/// Its text says the whole: there is no source behind it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {

@@ -3,7 +3,10 @@
 //! A journal is JSON lines, one [`Record`] each. Input and output are texts and not JSON in JSON:
 //! what is replayed are the bytes, and a parser in between would change them.
 
+use konductor_core::Question;
 use serde::{Deserialize, Serialize};
+
+use crate::{Decided, Fault, Policy, Tape};
 
 /// The version of the record. Fields may be added within it; a reader ignores what it does not know.
 pub const VERSION: u32 = 1;
@@ -61,6 +64,37 @@ pub enum JournalError {
 }
 
 impl Record {
+    /// What came of [`Policy::decide_taped`]: `name` is the policy's, `at` the question's time in RFC 3339.
+    /// Whether it became so is known later. `None` where nothing has reached the module: that cannot be replayed.
+    #[must_use]
+    pub fn of(
+        policy: &Policy,
+        name: String,
+        at: String,
+        question: &Question,
+        decided: &Result<Decided, Fault>,
+        tape: Tape,
+    ) -> Option<Self> {
+        if tape.input.is_empty() {
+            return None;
+        }
+        Some(Self {
+            v: VERSION,
+            at,
+            lease: format!("{}/{}", question.lease.namespace, question.lease.name),
+            uid: question.lease.uid.clone(),
+            policy: name,
+            digest: policy.digest().to_owned(),
+            cause: question.cause.as_str().to_owned(),
+            // It is JSON that we made.
+            input: String::from_utf8(tape.input).ok()?,
+            output: tape.output.and_then(|output| String::from_utf8(output).ok()),
+            fault: decided.as_ref().err().map(|fault| fault.reason().to_owned()),
+            fuel: decided.as_ref().ok().map(|decided| decided.fuel),
+            applied: false,
+        })
+    }
+
     /// The record as a line, without its end.
     ///
     /// # Errors

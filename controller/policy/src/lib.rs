@@ -17,7 +17,8 @@
 //!
 //! `limits` has every number with its reason, `engine` what the sandbox can and cannot do, `module`
 //! what a module must look like, `compile` the compiler in a process of its own, `cache` what it has
-//! made before, `probe` what a new policy is asked, `fault` everything that can go wrong, as types.
+//! made before, `probe` what a new policy is asked, `compare` in what two decisions differ, `fault`
+//! everything that can go wrong, as types.
 //!
 //! The crate blocks and knows nothing of Kubernetes. A policy is `Send` and `Sync`; up to
 //! [`Limits::concurrent`] calls run at once, further ones wait for their turn.
@@ -28,6 +29,7 @@
 mod anatomy;
 mod cache;
 mod call;
+pub mod compare;
 pub mod compile;
 mod decision;
 mod engine;
@@ -46,6 +48,6 @@ pub use compile::{CompileFault, Compiler, CompilerProgram};
 pub use engine::HostError;
 pub use fault::{Fault, Step, TrapKind};
 pub use limits::{Bytes, CompileLimits, EpochTicks, Fuel, Limits};
-pub use module::{CheckedModule, Rejection, gunzip};
+pub use module::{CheckedModule, Rejection, digest, gunzip};
 pub use policy::{Answer, Built, Decided, Description, Host, HostOptions, Policy, Source, Tape};
 pub use probe::{Probe, ProbeFailure, ProbeProblem, Probed, probe};

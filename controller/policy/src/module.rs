@@ -25,7 +25,7 @@ use crate::{
     text,
 };
 
-/// Why a module is not accepted.
+/// Why a module is not accepted. Its text says the whole: there is no source behind it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -317,8 +317,9 @@ pub(crate) fn check<'a>(
     Ok(CheckedModule { bytes, digest, name: digest.to_string() })
 }
 
-/// `sha256:` and the digest in hexadecimal.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+/// The digest of a module that is not compressed, as it stands in a Lease's status: `sha256:` and hexadecimal.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 

@@ -95,7 +95,7 @@ impl Probed {
     }
 }
 
-/// Why a policy has not passed.
+/// Why a policy has not passed. Its text says the whole: there is no source behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeFailure {
     /// What it was asked about.
@@ -309,7 +309,6 @@ const LONGEST: Millis = Millis(366 * 24 * 60 * 60 * 1000);
 fn free() -> Question {
     Question {
         now: NOW,
-        cause: Cause::Request,
         lease: LeaseFacts {
             name: "probe".to_owned(),
             namespace: "probe".to_owned(),
@@ -319,11 +318,7 @@ fn free() -> Question {
             ..LeaseFacts::default()
         },
         ttl: Millis(600_000),
-        hold: None,
-        requests: Vec::new(),
-        waiting: 0,
-        history: Vec::new(),
-        state: String::new(),
+        ..Question::default()
     }
 }
 
@@ -347,16 +342,12 @@ trait Case: Into<Question> + Sized {
     fn held(self, change: impl FnOnce(&mut HoldView)) -> Question {
         let mut hold = HoldView {
             holder: "pod-held".to_owned(),
-            priority: 0,
             ttl: Millis(600_000),
             acquired: Time(NOW.0 - 300_000),
             expires: Time(NOW.0 + 300_000),
             renewals: 3,
             token: 7,
-            renewal_requested: false,
-            due: false,
-            labels: Vec::new(),
-            preemption: None,
+            ..HoldView::default()
         };
         change(&mut hold);
         self.with(|question| question.hold = Some(hold))
@@ -370,7 +361,7 @@ fn candidate(n: u16, priority: i32) -> Candidate {
         priority,
         ttl: Millis(600_000),
         arrived: Time(NOW.0 - 60_000 + i64::from(n)),
-        labels: Vec::new(),
+        ..Candidate::default()
     }
 }
 

@@ -13,7 +13,7 @@ use konductor_policy::{CheckedModule, Host, Policy, Probe, Rejection, Source, pr
 use tracing::warn;
 
 use super::refusals::{Counts, Refusal, Refusals};
-use crate::report::{Metrics, chain};
+use crate::report::Metrics;
 
 /// How soon a module is looked at again that had no room. Room comes when somebody deletes a policy.
 const NO_ROOM_RETRY: Duration = Duration::from_secs(60);
@@ -202,5 +202,5 @@ impl Look<'_> {
 }
 
 fn verdict(rejection: &Rejection) -> Refusal {
-    Refusal { reason: rejection.reason(), why: chain(rejection), counts: Counts::Always }
+    Refusal { reason: rejection.reason(), why: rejection.to_string(), counts: Counts::Always }
 }

@@ -13,7 +13,7 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
         info::Info,
     },
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
 use super::policies::PolicyMetrics;
@@ -53,6 +53,29 @@ pub struct Metrics {
     start: Gauge<f64, AtomicU64>,
 }
 
+/// Registers a metric that begins at zero, and gives it back to be counted with.
+pub(super) fn added<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// The same for a histogram.
+pub(super) fn measured(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+    buckets: impl Iterator<Item = f64>,
+) -> Histogram {
+    let metric = Histogram::new(buckets);
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
+        None => registry.register(name, help, metric.clone()),
+    }
+    metric
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -65,92 +88,65 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("konductor");
         let r = &mut registry;
-        let reconciles = Counters::default();
-        r.register("reconciles", "Reconciles by how they ended", reconciles.clone());
-        let grants = Counter::default();
-        r.register("grants", "Grants", grants.clone());
-        let ends = Counters::default();
-        r.register("holds_ended", "Holds that have ended, by how", ends.clone());
-        let renewals = Counters::default();
-        r.register("renewals", "Renewals by whether they were given", renewals.clone());
-        let preemptions = Counter::default();
-        r.register("preemptions", "Holders asked to hand over", preemptions.clone());
-        let denials = Counter::default();
-        r.register("requests_denied", "Requests denied by a policy", denials.clone());
-        let decisions = Counters::default();
-        r.register("policy_decisions", "Calls of a policy by result: ok, or the kind of fault", decisions.clone());
-        // 2 µs to 0.26 s: a native function to the outermost fence.
-        let decision_seconds = Histogram::new(exponential_buckets(2e-6, 2.0, 18));
-        r.register_with_unit("policy_decision", "Time of a policy call", Unit::Seconds, decision_seconds.clone());
-        let decision_fuel = Histogram::new(exponential_buckets(1e3, 4.0, 10));
-        r.register("policy_fuel", "Fuel of a policy call", decision_fuel.clone());
-        // A page to the most that a policy may have.
-        let decision_memory = Histogram::new(exponential_buckets(65_536.0, 2.0, 9));
-        let what = "Most memory of a policy call";
-        r.register_with_unit("policy_memory", what, Unit::Bytes, decision_memory.clone());
-        let guard = Counters::default();
-        r.register("guard", "Proposals of policies refused or cut by the guard, by rule", guard.clone());
-        let shadow = Counters::default();
-        r.register(
-            "shadow_comparisons",
-            "Decisions of shadow policies compared with the real ones, by result",
-            shadow.clone(),
-        );
-        let journal = Counters::default();
-        r.register("journal_records", "Records for the journal of decisions, by what became of them", journal.clone());
-        let grant_wait = Histogram::new(exponential_buckets(0.001, 4.0, 12));
-        r.register_with_unit(
-            "grant_wait",
-            "Time from first seeing a request to its grant",
-            Unit::Seconds,
-            grant_wait.clone(),
-        );
-        let reconcile_seconds = Histogram::new(exponential_buckets(1e-4, 2.0, 16));
-        r.register_with_unit("reconcile", "Time of a reconcile", Unit::Seconds, reconcile_seconds.clone());
-        let api_errors = Counters::default();
-        r.register("api_errors", "Failed calls of the API server, by operation", api_errors.clone());
-        let events_dropped = Counter::default();
-        r.register("events_dropped", "Events that were not written because too many waited", events_dropped.clone());
-        let policies = PolicyMetrics::register(r);
-        let leader = Gauge::default();
-        r.register("leader", "1 while this replica reconciles", leader.clone());
-        let leases = Gauges::default();
-        r.register("leases", "Leases by phase", leases.clone());
-        let requests = Gauges::default();
-        r.register("lease_requests", "LeaseRequests by phase", requests.clone());
-        let queue_depth = Gauge::default();
-        r.register("queue_depth", "Leases that wait to be reconciled", queue_depth.clone());
-        let answers_under_way = Gauge::default();
-        r.register("answers_under_way", "Statuses of requests that are being written", answers_under_way.clone());
-        let start = Gauge::<f64, AtomicU64>::default();
+        let start = Gauge::default();
         r.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, start.clone());
         r.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
-            registry,
-            reconciles,
-            grants,
-            ends,
-            renewals,
-            preemptions,
-            denials,
-            decisions,
-            decision_seconds,
-            decision_fuel,
-            decision_memory,
-            guard,
-            shadow,
-            journal,
-            grant_wait,
-            reconcile_seconds,
-            api_errors,
-            events_dropped,
-            policies,
-            leader,
-            leases,
-            requests,
-            queue_depth,
-            answers_under_way,
+            reconciles: added(r, "reconciles", "Reconciles by how they ended"),
+            grants: added(r, "grants", "Grants"),
+            ends: added(r, "holds_ended", "Holds that have ended, by how"),
+            renewals: added(r, "renewals", "Renewals by whether they were given"),
+            preemptions: added(r, "preemptions", "Holders asked to hand over"),
+            denials: added(r, "requests_denied", "Requests denied by a policy"),
+            decisions: added(r, "policy_decisions", "Calls of a policy by result: ok, or the kind of fault"),
+            // 2 µs to 0.26 s: a native function to the outermost fence.
+            decision_seconds: measured(
+                r,
+                "policy_decision",
+                "Time of a policy call",
+                Some(Unit::Seconds),
+                exponential_buckets(2e-6, 2.0, 18),
+            ),
+            decision_fuel: measured(r, "policy_fuel", "Fuel of a policy call", None, exponential_buckets(1e3, 4.0, 10)),
+            // A page to the most that a policy may have.
+            decision_memory: measured(
+                r,
+                "policy_memory",
+                "Most memory of a policy call",
+                Some(Unit::Bytes),
+                exponential_buckets(65_536.0, 2.0, 9),
+            ),
+            guard: added(r, "guard", "Proposals of policies refused or cut by the guard, by rule"),
+            shadow: added(
+                r,
+                "shadow_comparisons",
+                "Decisions of shadow policies compared with the real ones, by result",
+            ),
+            journal: added(r, "journal_records", "Records for the journal of decisions, by what became of them"),
+            grant_wait: measured(
+                r,
+                "grant_wait",
+                "Time from first seeing a request to its grant",
+                Some(Unit::Seconds),
+                exponential_buckets(0.001, 4.0, 12),
+            ),
+            reconcile_seconds: measured(
+                r,
+                "reconcile",
+                "Time of a reconcile",
+                Some(Unit::Seconds),
+                exponential_buckets(1e-4, 2.0, 16),
+            ),
+            api_errors: added(r, "api_errors", "Failed calls of the API server, by operation"),
+            events_dropped: added(r, "events_dropped", "Events that were not written because too many waited"),
+            policies: PolicyMetrics::register(r),
+            leader: added(r, "leader", "1 while this replica reconciles"),
+            leases: added(r, "leases", "Leases by phase"),
+            requests: added(r, "lease_requests", "LeaseRequests by phase"),
+            queue_depth: added(r, "queue_depth", "Leases that wait to be reconciled"),
+            answers_under_way: added(r, "answers_under_way", "Statuses of requests that are being written"),
             start,
+            registry,
         }
     }
 

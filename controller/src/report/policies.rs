@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::metrics::{added, measured};
+
 type Counters = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// What is counted of modules.
@@ -27,30 +29,22 @@ pub struct PolicyMetrics {
 }
 
 impl PolicyMetrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let loads = Counters::default();
-        registry.register("policy_loads", "Policy modules looked at, by outcome", loads.clone());
-        let rejects = Counters::default();
-        registry.register("policy_rejects", "Policy modules refused, by reason", rejects.clone());
-        let cache = Counters::default();
-        registry.register(
-            "policy_cache",
-            "Where the machine code of policy modules was looked for, by result",
-            cache.clone(),
-        );
-        // 1 ms to 16 s: a tiny module to the deadline.
-        let compile = Histogram::new(exponential_buckets(1e-3, 2.0, 15));
-        registry.register_with_unit(
-            "policy_compile",
-            "Time of compiling a policy module, successful or not",
-            Unit::Seconds,
-            compile.clone(),
-        );
-        let active = Gauge::default();
-        registry.register("policies_active", "Policy modules in use, each counted once", active.clone());
-        let digests = Family::default();
-        registry.register("policy_digest", "1 for the digest of each policy module in use", digests.clone());
-        Self { loads, rejects, cache, compile, active, digests }
+    pub(super) fn register(r: &mut Registry) -> Self {
+        Self {
+            loads: added(r, "policy_loads", "Policy modules looked at, by outcome"),
+            rejects: added(r, "policy_rejects", "Policy modules refused, by reason"),
+            cache: added(r, "policy_cache", "Where the machine code of policy modules was looked for, by result"),
+            // 1 ms to 16 s: a tiny module to the deadline.
+            compile: measured(
+                r,
+                "policy_compile",
+                "Time of compiling a policy module, successful or not",
+                Some(Unit::Seconds),
+                exponential_buckets(1e-3, 2.0, 15),
+            ),
+            active: added(r, "policies_active", "Policy modules in use, each counted once"),
+            digests: added(r, "policy_digest", "1 for the digest of each policy module in use"),
+        }
     }
 
     /// A module was looked at: `active`, `refused`, `known_bad`, `rolled_back` or `failing`.

@@ -22,13 +22,11 @@ pub fn validate(params: &str) -> Vec<String> {
 }
 
 /// What the policy is, as its export `konductor_describe` tells it.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"default","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"Highest priority first, then first come. Renews renewable leases. Preempts only where told to.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "default",
+    description: "Highest priority first, then first come. Renews renewable leases. Preempts only where told to.",
+    params_schema: "../params.schema.json",
+};
 
 /// The whole policy natively, from the JSON of an input to the JSON of an answer.
 ///

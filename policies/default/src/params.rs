@@ -1,10 +1,9 @@
 //! The params: what they mean, their defaults, and what is wrong with bad ones.
 
-use konductor_policy_sdk::params::{self, Problem, Value};
-
-/// How long a holder that is asked to leave has to do so, if the params do not say: what Kubernetes
-/// gives a Pod between SIGTERM and SIGKILL.
-pub const GRACE_PERIOD_DEFAULT_MS: i64 = 30_000;
+use konductor_policy_sdk::{
+    params::{self, Problem, Value},
+    rules,
+};
 
 /// The most priority per minute: it lets the lowest priority overtake the highest within three days,
 /// and keeps the arithmetic far from its ends.
@@ -42,7 +41,7 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             preemption: Preemption::Never,
-            grace_period_ms: GRACE_PERIOD_DEFAULT_MS,
+            grace_period_ms: rules::GRACE_PERIOD_DEFAULT_MS,
             min_hold_ms: 0,
             lock_delay_ms: 0,
             aging_milli: 0,

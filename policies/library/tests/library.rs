@@ -9,6 +9,11 @@ use konductor_policy_library::{Language, Module, build_all, build_one};
 use konductor_workbench::{fixture, scenario};
 use serde_json::{Value, json};
 
+#[path = "../../../tests/src/markdown.rs"]
+mod markdown;
+#[path = "../../sdk/tests/json/texts.rs"]
+mod texts;
+
 /// What fits a ConfigMap several times over, and an Event's reader's patience.
 const SIZE_MAX: usize = 256 * 1024;
 
@@ -35,12 +40,11 @@ impl Loaded {
     /// `spec.policy` of the Lease in its README.
     fn example(&self) -> Value {
         let readme = self.text("README.md");
-        let lease = readme
-            .split("```")
-            .filter_map(|block| block.strip_prefix("yaml\n"))
-            .find(|block| block.contains("kind: Lease"))
+        let lease = markdown::blocks(&readme)
+            .into_iter()
+            .find(|block| block.info == "yaml" && block.text.contains("kind: Lease"))
             .unwrap_or_else(|| panic!("{}: its README has no Lease", self.name()));
-        let lease: Value = serde_yaml::from_str(lease).unwrap_or_else(|error| panic!("{}: {error}", self.name()));
+        let lease: Value = serde_yaml::from_str(&lease.text).unwrap_or_else(|error| panic!("{}: {error}", self.name()));
         let mut policy = lease["spec"]["policy"].clone();
         if policy["params"].is_null() {
             policy["params"] = json!({});
@@ -203,66 +207,19 @@ fn the_largest_input_is_answered_within_the_fuel() {
 
 #[test]
 fn what_is_json_is_read_and_what_is_not_traps() {
-    let good = [
-        r#"{"a":[]}"#,
-        "[ ]",
-        "{ }",
-        "\t[ 1 ,\r\n -0 , 0.5 , 1e3 , 1E+3 , 12345678901234567890 , -1.5e-7 ]",
-        r#"["\"\\\/\b\f\n\r\t", "\u0041\u00e9\u20AC\ud83d\ude00", "é€😀"]"#,
-        r#"{"a":1,"a":{"now":[]}}"#,
-        &format!("{}{}", "[".repeat(100), "]".repeat(100)),
-        &format!("{}1{}", r#"{"a":"#.repeat(100), "}".repeat(100)),
-    ];
-    let bad = [
-        "",
-        "[",
-        "]",
-        "[1",
-        "[1,]",
-        "[,1]",
-        "[1 2]",
-        "{1:2}",
-        r#"{"a"}"#,
-        r#"{"a":}"#,
-        r#"{"a":1,}"#,
-        r#"{"a":1 "b":2}"#,
-        "01",
-        "-",
-        "+1",
-        "1.",
-        ".5",
-        "1e",
-        "1e+",
-        "0x1",
-        "NaN",
-        "tru",
-        "truer",
-        "nulll",
-        "'a'",
-        r#""a"#,
-        r#""\"#,
-        r#""\x""#,
-        r#""\u12""#,
-        r#""\u12g4""#,
-        r#""\ud800""#,
-        r#""\ud800\u0041""#,
-        r#""\udc00""#,
-        "\"a\nb\"",
-        "\"\u{1}\"",
-        "1 1",
-        "[}",
-    ];
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let deep_objects = format!("{}1{}", r#"{"a":"#.repeat(100), "}".repeat(100));
     let host = host();
     for one in library(&host) {
         let around = |member: &str| {
             let input = whole(&one, &[request("a", &json!({}))]).to_string();
             format!("{},\"added later\":{member}}}", input.strip_suffix('}').expect("an object"))
         };
-        for text in good {
+        for text in texts::GOOD.iter().copied().chain([&*deep, &*deep_objects]) {
             let answer = one.policy.answer(around(text).as_bytes());
             assert!(answer.is_ok(), "{}: {text}: {answer:?}", one.name());
         }
-        for text in bad {
+        for text in texts::BAD {
             let answer = one.policy.answer(around(text).as_bytes());
             assert!(matches!(answer, Err(Fault::Trap { .. })), "{}: {text}: {answer:?}", one.name());
         }

@@ -1,4 +1,4 @@
-//! What [`export_policy!`](crate::export_policy) expands to. Not for use by hand.
+//! What [`export_policy!`](crate::export_policy) and [`describe!`](crate::describe) expand to. Not for use by hand.
 
 use alloc::{borrow::Cow, string::String, vec::Vec};
 
@@ -9,6 +9,19 @@ use crate::json;
 
 #[cfg(target_arch = "wasm32")]
 pub use crate::memory::{alloc, call, give};
+
+/// Whether a text stands in JSON as it is.
+#[must_use]
+pub const fn is_plain(text: &str) -> bool {
+    let mut bytes = text.as_bytes();
+    while let [byte, rest @ ..] = bytes {
+        if *byte < b' ' || *byte == b'"' || *byte == b'\\' {
+            return false;
+        }
+        bytes = rest;
+    }
+    true
+}
 
 /// Decides from bytes to bytes. Traps (panics) on input that is not the ABI's: the host vouches for it.
 #[inline]

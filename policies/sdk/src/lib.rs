@@ -5,7 +5,10 @@
 //! ```
 //! use konductor_policy_sdk::{Grant, Input, NoParams, Output};
 //!
-//! const DESCRIBE: &str = r#"{"name": "first-come", "version": "1", "description": "First come, first served."}"#;
+//! const DESCRIBE: &str = konductor_policy_sdk::describe! {
+//!     name: "first-come",
+//!     description: "First come, first served.",
+//! };
 //!
 //! fn decide<'a>(input: &'a Input<'a, NoParams>) -> Output<'a> {
 //!     match (&input.hold, input.requests.first()) {
@@ -67,7 +70,7 @@ impl<'de> serde::Deserialize<'de> for NoParams {
 /// `export_policy!(decide)`, and after it in this order, each optional:
 /// - `validate = f`, where `f` is `fn(&str) -> Vec<String>`: what is wrong with these params (a JSON
 ///   object), one sentence each, each naming its param.
-/// - `describe = TEXT`, where `TEXT` is a `&'static str`: a [`Description`] as JSON.
+/// - `describe = TEXT`, where `TEXT` is a `&'static str`: a [`Description`] as JSON, from [`describe!`].
 #[macro_export]
 macro_rules! export_policy {
     ($decide:expr $(, validate = $validate:expr)? $(, describe = $describe:expr)? $(,)?) => {
@@ -101,4 +104,30 @@ macro_rules! export_policy {
             )?
         };
     };
+}
+
+/// A policy's [`Description`] as JSON, a `&'static str` that the compiler puts together: a module needs no code for it.
+///
+/// The version is the crate's. `params_schema`, which may be left out, names a file with the JSON Schema of the params,
+/// as [`include_str!`] does. Name and description are written as they stand, so neither may have in it what JSON writes
+/// in another way:
+///
+/// ```compile_fail
+/// const DESCRIBE: &str = konductor_policy_sdk::describe! { name: "says", description: "Says \"no\" to all." };
+/// # fn main() { println!("{DESCRIBE}") }
+/// ```
+#[macro_export]
+macro_rules! describe {
+    (name: $name:literal, description: $description:literal $(, params_schema: $schema:literal)? $(,)?) => {{
+        const _: () = assert!(
+            $crate::glue::is_plain($name) && $crate::glue::is_plain($description),
+            "describe!: no quotation mark, backslash or control character may be in a name or a description"
+        );
+        ::core::concat!(
+            "{\"name\":\"", $name, "\",\"version\":\"", ::core::env!("CARGO_PKG_VERSION"),
+            "\",\"description\":\"", $description, "\"",
+            $(",\"paramsSchema\":", ::core::include_str!($schema),)?
+            "}"
+        )
+    }};
 }

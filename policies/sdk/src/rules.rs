@@ -4,6 +4,10 @@ use alloc::borrow::Cow;
 
 use crate::{Grant, Hold, HoldAction, Input, Output, Request};
 
+/// How long a holder that is asked to leave has to do so, if the params do not say: what Kubernetes
+/// gives a Pod between SIGTERM and SIGKILL.
+pub const GRACE_PERIOD_DEFAULT_MS: i64 = 30_000;
+
 /// Why a hold was renewed.
 pub const REASON_RENEWED: &str = "renewed";
 /// Why a hold was renewed after its time.
@@ -80,6 +84,14 @@ pub fn highest<'r, 'a, K: Ord>(
         }
     }
     best.map(|(_, index, request)| (index, request))
+}
+
+/// The highest token that there was; 0 if there was none. Only the host knows the token of a grant, but it is above this
+/// one: so a policy that remembers both knows its grant again in the history.
+#[must_use]
+pub fn last_token<P>(input: &Input<'_, P>) -> i64 {
+    let ended = input.history.iter().map(|past| past.token);
+    ended.chain(input.hold.iter().map(|hold| hold.token)).max().unwrap_or_default()
 }
 
 /// For how many milliseconds a moment has passed; none if a clock stepped back behind it.

@@ -30,7 +30,7 @@ pub mod scaffold;
 pub mod scenario;
 mod words;
 
-pub use konductor_policy::{Host, HostError, Policy, Rejection, gunzip, journal::Record};
+pub use konductor_policy::{Host, HostError, Policy, Rejection, digest, gunzip, journal::Record};
 
 /// The questions that the controller asks a module before it is used.
 pub mod probe {

@@ -3,8 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use konductor_core::{Decision, Grant, HoldAction, Question, check};
-use konductor_policy::{Policy, journal::Record};
+use konductor_core::{Decision, Question, check};
+pub use konductor_policy::compare::Kind;
+use konductor_policy::{
+    Policy,
+    compare::{differences, sentence},
+    journal::Record,
+};
 use konductor_policy_abi::v1;
 use serde::Serialize;
 use serde_json::Value;
@@ -50,63 +55,6 @@ pub fn reproduce(record: &Record, policy: &Policy) -> Vec<String> {
         differs("fuel", fuel.to_string(), now.map_or_else(none, |fuel| fuel.to_string()));
     }
     found
-}
-
-/// In what a decision differs from another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Kind {
-    /// Somebody else gets the lease.
-    OtherWinner,
-    /// Somebody gets the lease where nobody did.
-    Grants,
-    /// Nobody gets the lease where somebody did.
-    GrantsNot,
-    /// The holder is asked to leave where it was not.
-    Preempts,
-    /// The holder is not asked to leave where it was.
-    PreemptsNot,
-    /// The holder is asked to leave too, but for somebody else, or otherwise.
-    PreemptsOtherwise,
-    /// The hold is renewed where it was not.
-    Renews,
-    /// The hold is not renewed where it was.
-    RenewsNot,
-    /// The hold ends, or does not, without any of the above.
-    HoldOtherwise,
-    /// A grant or a renewal for another time.
-    OtherTtl,
-    /// Requests are denied that were not.
-    Denies,
-    /// Requests are not denied that were.
-    DeniesNot,
-    /// It fails, or is refused by the guard, where the other one was not.
-    Fails,
-    /// It does not fail where the other one did.
-    FailsNot,
-}
-
-impl Kind {
-    /// The kind in words, for a list of counts.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::OtherWinner => "somebody else gets the lease",
-            Self::Grants => "somebody gets the lease where nobody did",
-            Self::GrantsNot => "nobody gets the lease where somebody did",
-            Self::Preempts => "an extra preemption",
-            Self::PreemptsNot => "a preemption less",
-            Self::PreemptsOtherwise => "a preemption for somebody else, or in another way",
-            Self::Renews => "an extra renewal",
-            Self::RenewsNot => "a renewal less",
-            Self::HoldOtherwise => "the hold ends otherwise",
-            Self::OtherTtl => "a grant or a renewal for another time",
-            Self::Denies => "an extra denial",
-            Self::DeniesNot => "a denial less",
-            Self::Fails => "it fails or is vetoed",
-            Self::FailsNot => "it no longer fails or is vetoed",
-        }
-    }
 }
 
 /// A decision that another module makes differently.
@@ -167,14 +115,9 @@ pub fn redecide(record: &Record, with: &Policy) -> Result<Option<Change>, Mistak
         Err(fault) => Err(format!("{}: {fault}", fault.reason())),
     };
     let would_be = legal(&question, would_be);
-    let kinds = match (&was, &would_be) {
-        (Ok(was), Ok(would_be)) => differences(was, would_be),
-        (Ok(_), Err(_)) => vec![Kind::Fails],
-        (Err(_), Ok(_)) => vec![Kind::FailsNot],
-        (Err(_), Err(_)) => Vec::new(),
-    };
+    let kinds = differences(was.as_ref().ok(), would_be.as_ref().ok());
     let text = |decided: Result<Decision, String>| match decided {
-        Ok(decision) => words::decision(&question, &decision).join("; "),
+        Ok(decision) => sentence(&question, &decision, words::span),
         Err(problem) => format!("fails: {problem}"),
     };
     Ok((!kinds.is_empty()).then(|| Change { kinds, was: text(was), would_be: text(would_be) }))
@@ -187,44 +130,4 @@ fn legal(question: &Question, decided: Result<Decision, String>) -> Result<Decis
         Ok(_) => Ok(decision),
         Err(refusal) => Err(format!("vetoed, {}: {refusal}", refusal.rule())),
     }
-}
-
-fn differences(was: &Decision, would_be: &Decision) -> Vec<Kind> {
-    let mut kinds = Vec::new();
-    match (was.grant, would_be.grant) {
-        (None, None) => {}
-        (None, Some(_)) => kinds.push(Kind::Grants),
-        (Some(_), None) => kinds.push(Kind::GrantsNot),
-        (Some(Grant { request: a, .. }), Some(Grant { request: b, .. })) if a != b => kinds.push(Kind::OtherWinner),
-        (Some(Grant { ttl: a, .. }), Some(Grant { ttl: b, .. })) if a != b => kinds.push(Kind::OtherTtl),
-        (Some(_), Some(_)) => {}
-    }
-    match (was.hold, would_be.hold) {
-        (a, b) if a == b => {}
-        (HoldAction::Preempt { .. }, HoldAction::Preempt { .. }) => kinds.push(Kind::PreemptsOtherwise),
-        (HoldAction::Renew { .. }, HoldAction::Renew { .. }) => kinds.push(Kind::OtherTtl),
-        (a, b) => {
-            let preempts = |action| matches!(action, HoldAction::Preempt { .. });
-            let renews = |action| matches!(action, HoldAction::Renew { .. });
-            for (is, kind) in [
-                (preempts(b), Kind::Preempts),
-                (preempts(a), Kind::PreemptsNot),
-                (renews(b), Kind::Renews),
-                (renews(a), Kind::RenewsNot),
-                (!preempts(a) && !preempts(b) && !renews(a) && !renews(b), Kind::HoldOtherwise),
-            ] {
-                if is {
-                    kinds.push(kind);
-                }
-            }
-        }
-    }
-    let denies = |decision: &Decision, request: usize| decision.deny.iter().any(|denial| denial.request == request);
-    if would_be.deny.iter().any(|denial| !denies(was, denial.request)) {
-        kinds.push(Kind::Denies);
-    }
-    if was.deny.iter().any(|denial| !denies(would_be, denial.request)) {
-        kinds.push(Kind::DeniesNot);
-    }
-    kinds
 }

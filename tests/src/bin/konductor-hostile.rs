@@ -9,7 +9,8 @@ use std::{
 use koncli::client::{Acquire, Client as Leases, ConnectOptions, connect};
 use konductor_tests::{
     ControlPlane, Controller, ControllerOptions, Namespace, eventually,
-    hostile::{Case, Caught, SABOTEUR, Siege, Source, table, upload},
+    hostile::{Case, Caught, SABOTEUR, Siege, Source, table},
+    policies::upload,
 };
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;

@@ -9,16 +9,13 @@ use wasm_encoder::{
 };
 
 use super::SABOTEUR;
-use crate::repo;
+use crate::{
+    policies::{always, rules},
+    repo,
+};
 
 /// Where modules are that are text.
 const FOLDERS: [&str; 2] = ["controller/policy/testdata", "tests/hostile"];
-
-/// An answer of [`rules`] that is none: the module traps.
-pub const RULE_TRAP: &str = "unreachable";
-
-/// What an input has in it that is about a free lease that somebody wants.
-pub const WANTED: &str = r#""hold":null,"requests":[{"#;
 
 /// The names of the files of the corpus.
 #[cfg(test)]
@@ -85,75 +82,38 @@ pub(super) fn sleeper(name: &str) -> Vec<u8> {
     parse(name, &format!("{end}{before}"))
 }
 
-/// A module that gives the answer of the first rule whose text is in its input, else `{}`. The answer [`RULE_TRAP`]
-/// means what it says.
-///
-/// # Panics
-/// If the texts and answers do not fit below 64 KiB.
-#[must_use]
-pub fn rules(rules: &[(&str, &str)]) -> Vec<u8> {
-    let mut at = 1024;
-    let mut data = String::new();
-    let mut place = |text: &str| {
-        let bytes: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-        data.push_str(&format!("  (data (i32.const {at}) \"{bytes}\")\n"));
-        let place = (at, text.len());
-        at += text.len();
-        assert!(at < 65_536, "too much text for one page");
-        place
-    };
-    let mut code = String::new();
-    for (text, answer) in rules {
-        let (text, size) = place(text);
-        let then = match *answer {
-            RULE_TRAP => RULE_TRAP.to_owned(),
-            answer => {
-                let (answer, size) = place(answer);
-                format!("(return (i64.const {}))", (answer as u64) << 32 | size as u64)
-            }
-        };
-        code.push_str(&format!(
-            "    (if (call $has (i32.const {text}) (i32.const {size}) (local.get $ptr) (local.get $len)) (then {then}))\n"
-        ));
-    }
-    let (nothing, size) = place("{}");
-    let nothing = (nothing as u64) << 32 | size as u64;
-    let text = format!(
-        r#"(module
-  (memory (export "memory") 8)
-{data}
-  (func (export "konductor_policy_v1"))
-  (func (export "konductor_alloc") (param i32) (result i32) (i32.const 65536))
-  (func $has (param $text i32) (param $size i32) (param $ptr i32) (param $len i32) (result i32)
-    (local $end i32) (local $n i32)
-    (local.set $end (i32.sub (i32.add (local.get $ptr) (local.get $len)) (local.get $size)))
-    (loop $next
-      (local.set $n (i32.const 0))
-      (block $differs
-        (loop $same
-          (br_if $differs (i32.ne (i32.load8_u (i32.add (local.get $ptr) (local.get $n)))
-                                  (i32.load8_u (i32.add (local.get $text) (local.get $n)))))
-          (local.set $n (i32.add (local.get $n) (i32.const 1)))
-          (br_if $same (i32.lt_u (local.get $n) (local.get $size))))
-        (return (i32.const 1)))
-      (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
-      (br_if $next (i32.le_s (local.get $ptr) (local.get $end))))
-    (i32.const 0))
-  (func (export "konductor_decide") (param $ptr i32) (param $len i32) (result i64)
-{code}
-    (i64.const {nothing})))"#
-    );
-    parse("rules", &text)
-}
-
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory can be written")
 }
 
+/// A module with functions of 112 KB that take the compiler many seconds each: loops in loops, sixty deep, and every
+/// value may come from any of them.
+#[must_use]
+pub fn slow_to_compile(functions: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    for n in 0..5_000u32 {
+        body.extend([
+            Instruction::Loop(BlockType::Empty),
+            Instruction::LocalGet(n * 13 % 60),
+            Instruction::LocalGet(n % 60),
+            Instruction::I64Add,
+            Instruction::LocalSet(n * 5 % 60),
+            Instruction::LocalGet(n * 3 % 60),
+            Instruction::I64Eqz,
+            Instruction::BrIf(0),
+        ]);
+        if n % 60 == 59 {
+            body.extend(std::iter::repeat_n(Instruction::End, 60));
+        }
+    }
+    body.extend(std::iter::repeat_n(Instruction::End, 5_000 % 60));
+    Parts { functions: vec![body; functions], ..Parts::default() }.module()
+}
+
 /// What would be large in a repository, or is no WebAssembly.
 pub(super) fn made(name: &str) -> Vec<u8> {
-    let honest = || rules(&[(WANTED, r#"{"grant":{"request":0,"ttlMs":60000}}"#)]);
+    let honest = || always(r#"{"grant":{"request":0,"ttlMs":60000}}"#);
     match name {
         "empty" => Vec::new(),
         "text" => b"(module (func (export \"konductor_policy_v1\")))".to_vec(),
@@ -205,35 +165,14 @@ pub(super) fn made(name: &str) -> Vec<u8> {
             }
             Parts { functions: vec![body], ..Parts::default() }.module()
         }
-        // 112 KB that take the compiler many seconds: loops in loops, sixty deep, and every value may come from any
-        // of them.
-        "slowToCompile" => {
-            let mut body = Vec::new();
-            for n in 0..5_000u32 {
-                body.extend([
-                    Instruction::Loop(BlockType::Empty),
-                    Instruction::LocalGet(n * 13 % 60),
-                    Instruction::LocalGet(n % 60),
-                    Instruction::I64Add,
-                    Instruction::LocalSet(n * 5 % 60),
-                    Instruction::LocalGet(n * 3 % 60),
-                    Instruction::I64Eqz,
-                    Instruction::BrIf(0),
-                ]);
-                if n % 60 == 59 {
-                    body.extend(std::iter::repeat_n(Instruction::End, 60));
-                }
-            }
-            body.extend(std::iter::repeat_n(Instruction::End, 5_000 % 60));
-            Parts { functions: vec![body], ..Parts::default() }.module()
-        }
+        "slowToCompile" => slow_to_compile(1),
         "largeState" => {
             let state = "s".repeat(5_000);
             rules(&[(SABOTEUR, &format!(r#"{{"grant":{{"request":0,"ttlMs":60000}},"state":"{state}"}}"#))])
         }
         "longReason" => {
             let reason = "never ends ".repeat(2_000);
-            rules(&[(WANTED, &format!(r#"{{"grant":{{"request":0,"ttlMs":60000}},"reason":"{reason}"}}"#))])
+            always(&format!(r#"{{"grant":{{"request":0,"ttlMs":60000}},"reason":"{reason}"}}"#))
         }
         other => panic!("there is no generator {other}"),
     }

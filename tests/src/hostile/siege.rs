@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures::{StreamExt as _, future::join_all, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use konductor_crds::{
@@ -15,12 +14,12 @@ use konductor_crds::{
 };
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams},
 };
 use serde_json::json;
 
-use super::{Case, Caught, SABOTEUR, WANTED, rules};
-use crate::{ControlPlane, Controller, LeaseExt as _, Namespace, RequestExt as _, wait};
+use super::{Case, Caught, SABOTEUR};
+use crate::{ControlPlane, Controller, LeaseExt as _, Namespace, RequestExt as _, policies, wait};
 
 /// How many cases are under way at once: as many as keep the controller's lanes for modules busy.
 const AT_ONCE: usize = 10;
@@ -97,8 +96,8 @@ impl<'p> Siege<'p> {
     pub async fn prepare(plane: &'p ControlPlane, controller: &'p Controller) -> Self {
         let hostile = join_all(["hostile-a", "hostile-b", "hostile-c"].map(|name| plane.namespace(name))).await;
         let (slow, honest) = (plane.namespace("hostile-slow").await, plane.namespace("honest").await);
-        let first = rules(&[(WANTED, r#"{"grant":{"request":0,"ttlMs":60000},"reason":"first come"}"#)]);
-        upload(&honest, "honest", "policy.wasm", &first).await;
+        let first = policies::always(r#"{"grant":{"request":0,"ttlMs":60000},"reason":"first come"}"#);
+        policies::upload(&honest, "honest", "policy.wasm", &first).await;
         honest
             .create_lease_with("well", json!({"ttl": "10m", "policy": {"name": "honest", "onFailure": "Hold"}}))
             .await;
@@ -213,7 +212,7 @@ async fn tried(team: &Namespace<'_>, case: &Case) -> (String, Option<String>) {
     let policy = json!({"name": case.case, "onFailure": "Default", "params": params});
     team.create_lease_with(&case.case, json!({"ttl": "10m", "policy": policy})).await;
     let (key, module) = case.module();
-    upload(team, &case.case, key, &module).await;
+    policies::upload(team, &case.case, key, &module).await;
 
     // Looked at, and in use or refused.
     let (status, reason) = if case.caught.is_used() { Caught::Never.condition() } else { case.caught.condition() };
@@ -279,17 +278,4 @@ async fn settled(team: &Namespace<'_>, lease: &str, mut is: impl FnMut(&Lease) -
         Ok(lease) => lease,
         Err(_) => team.lease(lease).await,
     }
-}
-
-/// Creates or changes a policy's ConfigMap.
-///
-/// # Panics
-/// If the server refuses.
-pub async fn upload(team: &Namespace<'_>, name: &str, key: &str, module: &[u8]) {
-    let maps: Api<ConfigMap> = Api::namespaced(team.leases().into_client(), team.name());
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": {"konductor.io/policy-module": "true"}},
-        "binaryData": {key: BASE64.encode(module)}});
-    let how = PatchParams::apply("attacker").force();
-    maps.patch(name, &how, &Patch::Apply(&map)).await.unwrap_or_else(|e| panic!("cannot upload {name}: {e}"));
 }

@@ -138,7 +138,7 @@ fn mutated(u: &mut Unstructured<'_>, mut answer: Vec<u8>) -> Result<Vec<u8>> {
 
 /// Pieces of JSON one after the other, as a generator that has lost its way writes them.
 fn pieces(u: &mut Unstructured<'_>) -> Result<String> {
-    const PIECES: [&str; 27] = [
+    const PIECES: [&str; 35] = [
         "{",
         "}",
         "[",
@@ -154,6 +154,10 @@ fn pieces(u: &mut Unstructured<'_>) -> Result<String> {
         "18446744073709551615",
         "\"\\u0000\"",
         "\"\\ud83d\"",
+        "\\u0000",
+        "\\ud83d",
+        "\u{202e}",
+        "ü",
         "\u{1b}[2J",
         "\"hold\":",
         "\"grant\":",
@@ -162,10 +166,14 @@ fn pieces(u: &mut Unstructured<'_>) -> Result<String> {
         "\"state\":",
         "\"reason\":",
         "{\"action\":\"keep\"}",
+        "{\"action\":\"renew\",\"ttlMs\":1}",
+        "{\"action\":\"preempt\",\"for\":0,\"graceMs\":1}",
         "{\"request\":0,\"ttlMs\":1}",
         "[{\"request\":0,\"reason\":\"x\"}]",
         "\"x\"",
         "7",
+        " ",
+        "\n",
     ];
     (0..u.int_in_range(0..=40)?).map(|_| u.choose(&PIECES).copied()).collect()
 }

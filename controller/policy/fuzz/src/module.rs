@@ -7,7 +7,7 @@ use std::{
 };
 
 use arbitrary::{Arbitrary as _, Result, Unstructured};
-use konductor_core::{Candidate, Cause, LeaseFacts, Millis, Question, Time, check};
+use konductor_core::{Candidate, LeaseFacts, Millis, Question, Time, check};
 use konductor_policy::{EpochTicks, Fuel, Host, Limits, Policy, Rejection};
 
 use crate::mutate;
@@ -96,14 +96,11 @@ fn question() -> &'static Question {
         };
         Question {
             now: Time(1_790_000_000_000),
-            cause: Cause::Request,
             lease: LeaseFacts { name: "fuzz".to_owned(), ttl: Some(Millis::from_secs(60)), ..LeaseFacts::default() },
             ttl: Millis::from_secs(60),
-            hold: None,
             requests: vec![candidate("pod-a", 0), candidate("pod-b", 5)],
             waiting: 2,
-            history: Vec::new(),
-            state: String::new(),
+            ..Question::default()
         }
     })
 }

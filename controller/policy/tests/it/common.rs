@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use konductor_core::{Candidate, Cause, HoldView, LeaseFacts, Millis, Question, Time};
+use konductor_core::{Candidate, HoldView, LeaseFacts, Millis, Question, Time};
 use konductor_policy::{Host, Policy, Rejection};
 
 pub const NOW: Time = Time(1_790_000_000_000);
@@ -35,7 +35,6 @@ pub fn load(name: &str) -> Result<Arc<Policy>, Rejection> {
 pub fn question(requests: &[(&str, i32)]) -> Question {
     Question {
         now: NOW,
-        cause: Cause::Request,
         lease: LeaseFacts {
             name: "lease".to_owned(),
             namespace: "default".to_owned(),
@@ -45,11 +44,9 @@ pub fn question(requests: &[(&str, i32)]) -> Question {
             ..LeaseFacts::default()
         },
         ttl: Millis::from_secs(60),
-        hold: None,
         requests: requests.iter().map(|&(holder, priority)| candidate(holder, priority)).collect(),
         waiting: requests.len(),
-        history: Vec::new(),
-        state: String::new(),
+        ..Question::default()
     }
 }
 
@@ -60,22 +57,17 @@ pub fn candidate(holder: &str, priority: i32) -> Candidate {
         priority,
         ttl: Millis::from_secs(30),
         arrived: NOW,
-        labels: Vec::new(),
+        ..Candidate::default()
     }
 }
 
 pub fn hold(holder: &str) -> HoldView {
     HoldView {
         holder: holder.to_owned(),
-        priority: 0,
         ttl: Millis::from_secs(30),
         acquired: Time(NOW.0 - 10_000),
         expires: Time(NOW.0 + 20_000),
-        renewals: 0,
         token: 1,
-        renewal_requested: false,
-        due: false,
-        labels: Vec::new(),
-        preemption: None,
+        ..HoldView::default()
     }
 }

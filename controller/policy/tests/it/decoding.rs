@@ -1,7 +1,7 @@
 //! The one parser of what a guest wrote: whatever the bytes are, it answers, and what comes out is clean.
 
 use konductor_core::{Decision, Denial, Grant, HoldAction, Millis};
-use konductor_policy::{Fault, Policy};
+use konductor_policy::Policy;
 use proptest::prelude::*;
 
 #[test]
@@ -83,75 +83,15 @@ fn is_clean(text: &str) -> bool {
     text.len() <= 256 && !text.chars().any(char::is_control)
 }
 
-/// Whatever comes out of a decoder: it is clean, its numbers are not negative.
-fn check(result: Result<Decision, Fault>) {
-    match result {
-        Ok(decision) => {
-            assert!(is_clean(&decision.reason));
-            assert!(decision.deny.iter().all(|denial| is_clean(&denial.reason)));
-            assert!(decision.grant.is_none_or(|grant| grant.ttl >= Millis::ZERO));
-            assert!(decision.wake_in.is_none_or(|wake| wake >= Millis::ZERO));
-        }
-        Err(fault) => assert!(fault.to_string().len() < 1024 && !fault.to_string().chars().any(char::is_control)),
-    }
-}
-
-/// Bytes like an answer's: pieces of answers, put together at random.
-fn pieces() -> impl Strategy<Value = String> {
-    let piece = prop::sample::select(vec![
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        ":",
-        "\"",
-        "null",
-        "true",
-        "-1",
-        "1e400",
-        "18446744073709551615",
-        "\\u0000",
-        "\\ud83d",
-        "\u{1b}[2J",
-        "\u{202e}",
-        "ü",
-        "\"hold\":",
-        "\"grant\":",
-        "\"deny\":",
-        "\"wakeInMs\":",
-        "\"state\":",
-        "\"reason\":",
-        "{\"action\":\"keep\"}",
-        "{\"action\":\"renew\",\"ttlMs\":1}",
-        "{\"request\":0,\"ttlMs\":1}",
-        "[{\"request\":0,\"reason\":\"x\"}]",
-        "{\"action\":\"preempt\",\"for\":0,\"graceMs\":1}",
-        "\"text\"",
-        "7",
-        " ",
-    ]);
-    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
-}
-
+// Any bytes, and any pieces of answers, are what `controller/policy/fuzz` tries.
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_bytes_are_decoded_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-        check(Policy::read(&bytes));
-    }
-
-    #[test]
-    fn any_pieces_of_answers_are_decoded_without_a_panic(text in pieces()) {
-        check(Policy::read(text.as_bytes()));
-    }
 
     #[test]
     fn any_text_comes_out_clean(reason in ".{0,400}", denial in ".{0,400}") {
         let answer = serde_json::json!({"reason": reason, "deny": [{"request": 0, "reason": denial}]}).to_string();
         let decision = Policy::read(answer.as_bytes()).expect("an answer");
-        check(Ok(decision));
+        prop_assert!(is_clean(&decision.reason) && is_clean(&decision.deny[0].reason), "{:?}", decision);
     }
 
     #[test]

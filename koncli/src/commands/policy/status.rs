@@ -8,10 +8,9 @@ use konductor_crds::{
     time::format_timestamp,
     v1::{Condition, reasons},
 };
-use konductor_workbench::Host;
+use konductor_workbench::{Host, digest};
 use kube::{Api, api::ListParams};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::{config_maps, files, is_policy};
 use crate::{
@@ -115,10 +114,6 @@ fn module(map: &ConfigMap) -> Result<Option<Module>> {
     let host: Host = files::host()?;
     let inflated = konductor_workbench::gunzip(&packed.0, host.limits()).ok();
     Ok(Some(Module { key: POLICY_MODULE_GZIP_KEY, size: packed.0.len(), digest: inflated.map(|raw| digest(&raw)) }))
-}
-
-fn digest(module: &[u8]) -> String {
-    format!("sha256:{}", Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 /// How a lease uses a policy: as its own, as its shadow, or both.

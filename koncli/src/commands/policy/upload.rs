@@ -15,7 +15,6 @@ use kube::{
     api::{ListParams, ObjectMeta, Patch, PatchParams},
 };
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{config_maps, files, is_policy};
 use crate::{
@@ -68,21 +67,16 @@ fn check(name: &str, module: &Module, params: Vec<String>) -> Result<Vec<String>
         Error::new(doing(), Problem::Invalid(format!("{what}: {why}"))).with_note(look).with_note(force)
     };
     let policy = konductor_workbench::load(&host, &module.stored)
-        .map_err(|rejection| failed(rejection.reason(), chain(&rejection)))?;
+        .map_err(|rejection| failed(rejection.reason(), rejection.to_string()))?;
     let probe = Probe { params, ..Probe::default() };
-    let probed = probe::probe(&policy, &probe).map_err(|failure| failed(failure.reason(), chain(&failure)))?;
+    let probed = probe::probe(&policy, &probe).map_err(|failure| failed(failure.reason(), failure.to_string()))?;
     Ok(probed.warning().into_iter().collect())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn pack(named: &Path, raw: Vec<u8>) -> Result<Module, String> {
     let named = named.to_owned();
     let size = raw.len();
-    let digest =
-        format!("sha256:{}", Sha256::digest(&raw).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let digest = konductor_workbench::digest(&raw);
     if size <= COMPRESS_FROM {
         return Ok(Module { named, digest, size, key: POLICY_MODULE_KEY, stored: raw });
     }

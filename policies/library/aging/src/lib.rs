@@ -15,19 +15,14 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"aging","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"A request's priority rises while it waits, up to a cap.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "aging",
+    description: "A request's priority rises while it waits, up to a cap.",
+    params_schema: "../params.schema.json",
+};
 
 /// The most that a minute, or waiting as a whole, adds: it keeps the arithmetic far from its ends.
 const NUMBER_MAX: u32 = 1_000_000;
-/// How long a holder that is asked to leave has to do so, if the params do not say: what Kubernetes
-/// gives a Pod between SIGTERM and SIGKILL.
-const GRACE_PERIOD_DEFAULT_MS: i64 = 30_000;
 const MINUTE_MS: i64 = 60_000;
 
 /// Why the next one is next.
@@ -50,7 +45,7 @@ pub struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { gain: 1000, cap: 100_000, preempt: false, grace_period_ms: GRACE_PERIOD_DEFAULT_MS }
+        Self { gain: 1000, cap: 100_000, preempt: false, grace_period_ms: rules::GRACE_PERIOD_DEFAULT_MS }
     }
 }
 

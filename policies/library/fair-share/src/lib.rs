@@ -22,13 +22,11 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"fair-share","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"The group that held the lease least goes first; what was long ago counts less.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "fair-share",
+    description: "The group that held the lease least goes first; what was long ago counts less.",
+    params_schema: "../params.schema.json",
+};
 
 /// The longest name of a label: a prefix of 253 characters, a slash, and 63.
 const LABEL_MAX: usize = 317;
@@ -200,8 +198,7 @@ fn granted<'a>(input: &'a Input<'a, Reading<Params>>, params: &'a Params) -> Out
         ),
         group => format!("{} {group} goes first: it held {held} s, the others more or as much", params.label),
     };
-    let ended = input.history.iter().map(|past| past.token);
-    let after = ended.chain(input.hold.iter().map(|hold| hold.token)).max().unwrap_or_default();
+    let after = rules::last_token(input);
     state.running = Some(Running { group: Cow::Borrowed(group), after });
     Output {
         grant: Some(rules::grant(input, index, request)),

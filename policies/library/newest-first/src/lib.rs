@@ -15,13 +15,11 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"newest-first","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"The request that came last gets the lease; older ones that still wait are denied.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "newest-first",
+    description: "The request that came last gets the lease; older ones that still wait are denied.",
+    params_schema: "../params.schema.json",
+};
 
 /// Why the next one is next.
 const REASON_GRANT: &str = "newest first";

@@ -19,13 +19,11 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"once","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"After one holder has given the lease back, everybody else is denied.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "once",
+    description: "After one holder has given the lease back, everybody else is denied.",
+    params_schema: "../params.schema.json",
+};
 
 /// The longest key in bytes, as long as a Kubernetes label value. With [`DONE_MAX`] it keeps the
 /// state below 4 KiB, also when every character of a key is written as two.
@@ -116,8 +114,7 @@ pub fn decide<'a>(input: &'a Input<'a, Reading<Params>>) -> Output<'a> {
 fn granted<'a>(input: &'a Input<'a, Reading<Params>>, key: &'a str, mut state: State<'a>) -> Output<'a> {
     let next = rules::highest(&input.requests, |request| request.priority);
     let Some((index, request)) = next else { return Output::default() };
-    let ended = input.history.iter().map(|past| past.token);
-    let after = ended.chain(input.hold.iter().map(|hold| hold.token)).max().unwrap_or_default();
+    let after = rules::last_token(input);
     state.running = Some(Running { key: Cow::Borrowed(key), after });
     Output { grant: Some(rules::grant(input, index, request)), state: state.written(), ..rules::because(REASON_GRANT) }
 }

@@ -14,19 +14,15 @@ use konductor_policy_sdk::{
 };
 
 /// What the policy is.
-pub const DESCRIBE: &str = concat!(
-    r#"{"name":"preempt","version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","description":"A request of a higher priority takes the lease over, after a minimum hold and within a budget.","paramsSchema":"#,
-    include_str!("../params.schema.json"),
-    "}"
-);
+pub const DESCRIBE: &str = konductor_policy_sdk::describe! {
+    name: "preempt",
+    description: "A request of a higher priority takes the lease over, after a minimum hold and within a budget.",
+    params_schema: "../params.schema.json",
+};
 
 /// The most preemptions in the window: their moments are the state, at 14 bytes each, and the state
 /// may have 4 KiB. More would not be a budget.
 const BUDGET_MAX: u32 = 100;
-/// What Kubernetes gives a Pod between SIGTERM and SIGKILL.
-const GRACE_PERIOD_DEFAULT_MS: i64 = 30_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// Why the next one is next.
@@ -57,7 +53,7 @@ impl Default for Params {
             min_hold_ms: 60_000,
             budget: 4,
             window_ms: HOUR_MS,
-            grace_period_ms: GRACE_PERIOD_DEFAULT_MS,
+            grace_period_ms: rules::GRACE_PERIOD_DEFAULT_MS,
             force: false,
         }
     }

@@ -1,13 +1,12 @@
-//! Asks the policy as the controller does (`controller/src/decide.rs`): params first, then the
-//! question, then the guard; and when that comes to nothing, what the lease's `onFailure` says.
+//! Puts a question to the policy as the controller does (`controller/src/decide.rs`), but without waiting for
+//! anything: params first, then the question, then the guard; and when that comes to nothing, what the lease's
+//! `onFailure` says.
 
 use std::sync::Arc;
 
 use konductor_core::{Checked, Question, Verdict, check};
-use konductor_policy::{
-    Host, Policy,
-    journal::{self, Record},
-};
+use konductor_crds::time::format_timestamp;
+use konductor_policy::{Decided, Fault, Host, Policy, journal::Record};
 
 use super::OnFailure;
 
@@ -44,6 +43,8 @@ pub(super) struct Judged {
     pub(super) failure: Option<Failure>,
     /// The fuel that the own policy took.
     pub(super) fuel: u64,
+    /// The call of the own policy, for the journal; `None` where it was not asked.
+    pub(super) record: Option<Record>,
 }
 
 impl Judge {
@@ -57,55 +58,36 @@ impl Judge {
         Self { own, builtin: host.builtin(), params, on_failure, params_problem }
     }
 
-    /// The question and the own policy's answer as bytes; `None` where it was not asked.
-    pub(super) fn record(&self, question: &Question, at: String, applied: bool) -> Option<Record> {
-        if self.params_problem.is_some() {
-            return None;
-        }
-        let input = Policy::input(question, &self.params).ok()?;
-        let answer = self.own.answer(&input);
-        let read = answer.as_ref().map_err(Clone::clone).and_then(|answer| Policy::read(&answer.output));
-        Some(Record {
-            v: journal::VERSION,
-            at,
-            lease: format!("{}/{}", question.lease.namespace, question.lease.name),
-            uid: question.lease.uid.clone(),
-            policy: self.own.describe().map_or_else(String::new, |says| says.name.clone()),
-            digest: self.own.digest().to_owned(),
-            cause: question.cause.as_str().to_owned(),
-            input: String::from_utf8(input).ok()?,
-            fuel: answer.as_ref().ok().map(|answer| answer.fuel),
-            output: answer.ok().and_then(|answer| String::from_utf8(answer.output).ok()),
-            fault: read.err().map(|fault| fault.reason().to_owned()),
-            applied,
-        })
-    }
-
     pub(super) fn judge(&self, question: &Question) -> Judged {
-        let asked = match &self.params_problem {
-            Some(failure) => Err(failure.clone()),
-            None => ask(&self.own, &self.params, question),
+        let (asked, record) = match &self.params_problem {
+            Some(failure) => (Err(failure.clone()), None),
+            None => {
+                let (decided, tape) = self.own.decide_taped(question, &self.params);
+                let name = self.own.describe().map_or_else(String::new, |says| says.name.clone());
+                let record = Record::of(&self.own, name, format_timestamp(question.now.0), question, &decided, tape);
+                (checked(question, decided), record)
+            }
         };
         let failure = match asked {
-            Ok((checked, fuel)) => return Judged { verdict: Verdict::Decided(checked), failure: None, fuel },
+            Ok((checked, fuel)) => return Judged { verdict: Verdict::Decided(checked), failure: None, fuel, record },
             Err(failure) => failure,
         };
         let verdict = match self.on_failure {
             OnFailure::Hold => Verdict::Unavailable(failure.message.clone()),
-            OnFailure::Default => match ask(&self.builtin, "{}", question) {
+            OnFailure::Default => match checked(question, self.builtin.decide(question, "{}")) {
                 Ok((checked, _)) => Verdict::Decided(checked),
                 Err(also) => {
                     Verdict::Unavailable(format!("{}; and the built-in policy: {}", failure.message, also.message))
                 }
             },
         };
-        Judged { verdict, failure: Some(failure), fuel: 0 }
+        Judged { verdict, failure: Some(failure), fuel: 0, record }
     }
 }
 
-fn ask(policy: &Policy, params: &str, question: &Question) -> Result<(Checked, u64), Failure> {
-    let decided = policy
-        .decide(question, params)
+/// A decision that the guard lets pass, and its fuel.
+fn checked(question: &Question, decided: Result<Decided, Fault>) -> Result<(Checked, u64), Failure> {
+    let decided = decided
         .map_err(|fault| Failure { kind: FailureKind::Fault, message: format!("{}: {fault}", fault.reason()) })?;
     match check(question, decided.decision) {
         Ok(checked) => Ok((checked, decided.fuel)),

@@ -8,14 +8,14 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     fmt,
+    ops::ControlFlow,
     sync::Arc,
 };
 
 use konductor_core::{
-    Answer, Answered, Ending, LeaseFacts, Millis, Notice, Plan, Request, RequestId, Settings, Snapshot, Time, Verdict,
-    invariants, plan, question, situations,
+    Answer, Answered, Ending, Inquiry, LeaseFacts, Millis, Notice, Plan, Question, Request, RequestId, Settings,
+    Snapshot, Time, Verdict, invariants,
 };
-use konductor_crds::time::format_timestamp;
 use konductor_policy::{Host, Policy, journal::Record};
 
 use super::{
@@ -393,30 +393,25 @@ impl World<'_> {
         }
     }
 
-    /// In the order of `controller/src/decide.rs`.
     fn decide(&mut self, snapshot: &Snapshot) -> Plan {
-        let (superseding, plain) = situations(snapshot);
-        if let Some(situation) = superseding {
-            let verdict = self.consult(snapshot, &situation);
-            let plan = plan(snapshot, &situation, &verdict);
-            if plan.grants() {
-                return plan;
-            }
+        let mut inquiry = Inquiry::of(snapshot);
+        loop {
+            let verdict = inquiry.question().map_or(Verdict::NotAsked, |question| self.consult(question));
+            inquiry = match inquiry.conclude(&verdict) {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(plan) => return plan,
+            };
             // What was decided about that is not what became of it.
             if let Some(record) = self.journal.as_mut().and_then(|journal| journal.last_mut()) {
                 record.applied = false;
             }
         }
-        let verdict = self.consult(snapshot, &plain);
-        plan(snapshot, &plain, &verdict)
     }
 
-    fn consult(&mut self, snapshot: &Snapshot, situation: &konductor_core::Situation) -> Verdict {
-        let Some(question) = question(snapshot, situation) else { return Verdict::NotAsked };
-        let judged = self.judge.judge(&question);
+    fn consult(&mut self, question: &Question) -> Verdict {
+        let judged = self.judge.judge(question);
         if let Some(journal) = &mut self.journal {
-            let at = format_timestamp(self.scenario.start + self.now);
-            journal.extend(self.judge.record(&question, at, judged.failure.is_none()));
+            journal.extend(judged.record.map(|record| Record { applied: judged.failure.is_none(), ..record }));
         }
         let summary = &mut self.story.summary;
         summary.questions += 1;

@@ -79,7 +79,7 @@ fn another_policy_is_compared_by_what_it_does() {
     assert_eq!(found, [Kind::GrantsNot]);
     let (found, before, after) = kinds(r#"{"grant":{"request":0,"ttlMs":5}}"#, &was);
     assert_eq!(found, [Kind::OtherTtl], "{before} {after}");
-    assert!(before.contains("request 0 (low) for 30s") && after.contains("for 5ms"), "{before} {after}");
+    assert!(before.contains("grants low for 30s") && after.contains("grants low for 5ms"), "{before} {after}");
     assert_eq!(kinds("{}", &would_be).0, [Kind::PreemptsNot]);
     assert_eq!(kinds(r#"{"hold":{"action":"preempt","for":0,"graceMs":1}}"#, &would_be).0, [Kind::PreemptsOtherwise]);
     assert_eq!(kinds(r#"{"deny":[{"request":0,"reason":"no"}]}"#, &would_be).0, [Kind::PreemptsNot, Kind::Denies]);
@@ -89,7 +89,7 @@ fn another_policy_is_compared_by_what_it_does() {
     assert!(after.contains("UnknownRequest"), "{after}");
     let (found, before, after) = kinds(r#"{"grant":{"request":1,"ttlMs":30000}}"#, &was);
     assert_eq!(found, [Kind::OtherWinner]);
-    assert!(before.contains("(low)") && after.contains("(lower)"), "{before} {after}");
+    assert!(before.contains("grants low ") && after.contains("grants lower "), "{before} {after}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The small reader reads what serde_json reads, and refuses what it refuses.
 
+mod texts;
+
 use std::borrow::Cow;
 
 use konductor_policy_sdk::{Input, NoParams, Output, json};
@@ -34,81 +36,14 @@ fn alike(a: &Value, b: &Value) -> bool {
 #[test]
 fn texts_numbers_and_nesting_are_read_alike() {
     let deepest = "[".repeat(127) + &"]".repeat(127);
-    let too_deep = "[".repeat(200) + &"]".repeat(200);
-    for text in [
-        "null",
-        "true",
-        "false",
-        " 1 ",
-        "\t[ ]\n",
-        "{ }",
-        "[1,2 , 3]",
-        r#"{"a" : {"b":[]}}"#,
-        "0",
-        "-1",
-        "-0",
-        "1.5",
-        "1e3",
-        "1E-3",
-        "-2.5e+10",
-        "18446744073709551615",
-        "18446744073709551616",
-        "-9223372036854775808",
-        "-9223372036854775809",
-        r#""""#,
-        r#""plain""#,
-        r#""a longer text, with ümlauts and 日本""#,
-        r#""\"\\\/\b\f\n\r\t""#,
-        r#""\u00e4\ud83d\ude00""#,
-        r#""eight ch\n""#,
-        r#""seven c\n and more than eight after""#,
-        &deepest,
-        // Refused.
-        "",
-        " ",
-        "nul",
-        "nulll",
-        "truefalse",
-        "[1,]",
-        "[,1]",
-        "[1 2]",
-        "[",
-        "]",
-        "{",
-        "}",
-        r#"{"a"}"#,
-        r#"{"a":}"#,
-        r#"{"a":1,}"#,
-        r"{a:1}",
-        "{1:1}",
-        "01",
-        "-",
-        "+1",
-        "1.",
-        ".5",
-        "1e",
-        "1e+",
-        "1e400",
-        "0x10",
-        "NaN",
-        "--1",
-        r#"""#,
-        r#""\"#,
-        r#""\x""#,
-        r#""\u12""#,
-        r#""\ud800""#,
-        r#""\ud800\u0041""#,
-        r#""\udc00""#,
-        "\"a\nb\"",
-        "\"a\0b\"",
-        "\"12345678\u{1f}\"",
-        "[]]",
-        "{} {}",
-        "\u{feff}{}",
-        &too_deep,
-    ] {
+    for text in texts::GOOD.iter().copied().chain([&*deepest]) {
         let (ours, theirs) = both(text);
-        assert_eq!(ours, theirs, "{text}");
+        assert!(ours.is_some() && ours == theirs, "{text}: {ours:?}, {theirs:?}");
+    }
+    // What is too deep, too large for a float, or begins with a mark, every reader may take in its own way.
+    let too_deep = "[".repeat(200) + &"]".repeat(200);
+    for text in texts::BAD.iter().copied().chain([&*too_deep, "1e400", "\u{feff}{}"]) {
+        assert_eq!(both(text), (None, None), "{text}");
     }
 }
 
