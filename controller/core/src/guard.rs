@@ -299,36 +299,3 @@ fn sanitise(text: &mut String) -> bool {
     }
     text.len() != before
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_rule_is_in_the_list() {
-        let all = [
-            Refusal::UnknownRequest { index: 1, shown: 1 },
-            Refusal::GrantWhileHeld,
-            Refusal::GrantAndDeny,
-            Refusal::NoHold,
-            Refusal::RenewalNotAsked,
-            Refusal::ExpireNotDue,
-            Refusal::Flapping { again_in: Millis(1) },
-            Refusal::TtlNotPositive,
-            Refusal::StateTooLarge { bytes: STATE_MAX + 1 },
-        ];
-        // A new one has to be written here, and then above and into the list.
-        let counted = |refusal: &Refusal| match refusal {
-            Refusal::UnknownRequest { .. }
-            | Refusal::GrantWhileHeld
-            | Refusal::GrantAndDeny
-            | Refusal::NoHold
-            | Refusal::RenewalNotAsked
-            | Refusal::ExpireNotDue
-            | Refusal::Flapping { .. }
-            | Refusal::TtlNotPositive
-            | Refusal::StateTooLarge { .. } => refusal.rule(),
-        };
-        assert_eq!(all.each_ref().map(counted), Refusal::RULES);
-    }
-}

@@ -371,15 +371,7 @@ mod tests {
             s.preemption = Some(Preemption { by: "vip".into(), deadline: T2.into(), ..Preemption::default() });
         });
         let forced = with(held("other"), |s| {
-            s.history = vec![PastHold {
-                holder: "h".into(),
-                request: "me".into(),
-                request_name: "mine".into(),
-                token: 7,
-                acquired: T0.into(),
-                ended: T1.into(),
-                how: HoldEnd::ForceReleased,
-            }];
+            s.history = vec![my_past(HoldEnd::ForceReleased)];
         });
         let refusal = |why: &str| Renewing::Refused(why.into());
         let seen = View::Present;
@@ -407,9 +399,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_release_is_over_when_the_lease_names_another_request() {
-        let past = |how| PastHold {
+    fn my_past(how: HoldEnd) -> PastHold {
+        PastHold {
             holder: "h".into(),
             request: "me".into(),
             request_name: "mine".into(),
@@ -417,10 +408,14 @@ mod tests {
             acquired: T0.into(),
             ended: T1.into(),
             how,
-        };
+        }
+    }
+
+    #[test]
+    fn a_release_is_over_when_the_lease_names_another_request() {
         let cleared = with(held("me"), |s| s.request = None);
         let forcing = with(held("me"), |s| s.phase = Some(LeasePhase::Available));
-        let forced = with(held("me"), |s| s.history = vec![past(HoldEnd::ForceReleased)]);
+        let forced = with(held("me"), |s| s.history = vec![my_past(HoldEnd::ForceReleased)]);
         let seen = View::Present;
         for (what, lease, is_released, is_forced) in [
             ("nothing seen", View::Unknown, false, false),

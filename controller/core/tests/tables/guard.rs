@@ -56,6 +56,7 @@ fn every_refusal_and_clamp() -> Vec<&'static str> {
         | Refusal::TtlNotPositive
         | Refusal::StateTooLarge { .. } => {}
     }
+    assert_eq!(refusals.each_ref().map(Refusal::rule), Refusal::RULES);
     let clamps = [Clamp::Ttl, Clamp::Grace, Clamp::Wake, Clamp::Reason];
     match clamps[0] {
         Clamp::Ttl | Clamp::Grace | Clamp::Wake | Clamp::Reason => {}

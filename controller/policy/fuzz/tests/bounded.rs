@@ -29,17 +29,7 @@ fn whatever_a_guest_answers_is_read_or_refused() {
     for how in ["legal", "legal, cut", "refused", "OutputSchema", "OutputNotJson", "OutputNotUtf8", "OutputTooLarge"] {
         assert!(figures.ended(how) >= 20, "{how}: {figures}");
     }
-    for rule in [
-        "UnknownRequest",
-        "GrantWhileHeld",
-        "GrantAndDeny",
-        "NoHold",
-        "RenewalNotAsked",
-        "ExpireNotDue",
-        "Flapping",
-        "TtlNotPositive",
-        "StateTooLarge",
-    ] {
+    for rule in konductor_core::Refusal::RULES {
         assert!(figures.ended(&format!("refused {rule}")) > 0, "{rule}: {figures}");
     }
 }
