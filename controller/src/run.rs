@@ -21,7 +21,7 @@ use crate::{
     http::{self, Status},
     journal::Journal,
     leader,
-    observe::{Feeds, World, watch_all},
+    observe::{Feeds, World, watch_all, watch_pods},
     policies::Policies,
     queue::Queue,
     reconcile::{Context, Failures, work},
@@ -106,6 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         answers: answers.clone(),
     };
     let synced = watch_all(&client, &feeds, &mut tasks);
+    spawn(&mut tasks, "pods", watch_pods(client.clone(), feeds));
     let loaded = policies.loaded();
     spawn(&mut tasks, "answers", answer_jobs.run(client.clone(), answers.clone(), queue.clone(), metrics.clone()));
     spawn(&mut tasks, "events", event_jobs.run(client.clone(), identity.clone(), metrics.clone()));

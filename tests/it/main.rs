@@ -13,6 +13,7 @@ mod koncli;
 mod lease_api;
 mod lifecycle;
 mod manifests;
+mod pods;
 mod policy;
 mod policy_runtime;
 mod policy_upload;

@@ -73,6 +73,7 @@ async fn the_controller_may_do_its_work_and_nothing_else() {
         "get list watch delete: leaserequests.konductor.io",
         "patch: leaserequests.konductor.io/status",
         "list watch: configmaps namespaces",
+        "get list watch: pods",
         "create patch: events.events.k8s.io",
     ];
     assert_eq!(differences(&client, "", true, &own).await, [""; 0], "in every namespace");
@@ -82,6 +83,7 @@ async fn the_controller_may_do_its_work_and_nothing_else() {
         "get create update patch delete: configmaps",
         "create update patch delete: namespaces",
         EVERY_VERB_OF_OTHERS,
+        "create update patch delete: pods",
         "create: pods/exec pods/eviction serviceaccounts/token",
         "impersonate: users groups serviceaccounts",
         "bind escalate: clusterroles.rbac.authorization.k8s.io",
@@ -109,7 +111,7 @@ async fn the_controller_may_do_its_work_and_nothing_else() {
 }
 
 const EVERY_VERB_OF_OTHERS: &str = "get list watch create update patch delete: \
-    secrets pods nodes services serviceaccounts deployments.apps jobs.batch \
+    secrets nodes services serviceaccounts deployments.apps jobs.batch \
     roles.rbac.authorization.k8s.io clusterroles.rbac.authorization.k8s.io \
     customresourcedefinitions.apiextensions.k8s.io";
 

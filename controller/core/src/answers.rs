@@ -83,7 +83,8 @@ pub(crate) fn answers(
         // A grant that our view of the lease is too old to know of: somebody else has written since.
         let ahead = matches!(request.answered, Some(Answered::Granted(token)) if token > next.token);
         let answer = wanted_answer(snapshot, situation, verdict, next, denied, i);
-        if !ahead && !is_told(&answer, request.answered) {
+        // Nobody reads what one is told that is about to be deleted.
+        if !ahead && !request.abandoned && !is_told(&answer, request.answered) {
             answers.push(RequestAnswer::new(request, answer));
         }
     }
@@ -184,16 +185,17 @@ pub(crate) fn waiting(
     }
 }
 
-/// Requests that have been over for long enough. The one that holds is not over, whatever its
-/// status says.
+/// Requests that are abandoned, or have been over for long enough. The one that holds is not over,
+/// whatever its status says.
 pub(crate) fn sweep(snapshot: &Snapshot, next: &Record) -> Vec<RequestId> {
     let holding = next.hold().map(|h| h.request.uid.as_str());
     snapshot
         .requests
         .iter()
-        .filter(|r| r.answered.is_some_and(Answered::is_over))
-        .filter(|r| holding != Some(r.id.uid.as_str()))
-        .filter(|r| r.over_for >= snapshot.settings.finished_retention)
+        .filter(|r| {
+            let over = r.answered.is_some_and(Answered::is_over) && holding != Some(r.id.uid.as_str());
+            r.abandoned || over && r.over_for >= snapshot.settings.finished_retention
+        })
         .map(|r| r.id.clone())
         .collect()
 }

@@ -81,6 +81,9 @@ fn only_a_live_pending_request_is_granted(before: &Snapshot, plan: &Plan, found:
     if request.answered.is_some_and(Answered::is_over) {
         found.push("a grant to a request that is over".to_owned());
     }
+    if request.abandoned {
+        found.push("a grant to a request whose Pod is gone".to_owned());
+    }
     if matches!(request.answered, Some(Answered::Granted(_))) {
         found.push("a grant to a request whose status says that it was granted before".to_owned());
     }
@@ -157,6 +160,7 @@ fn renewal_needs_the_holders_request(before: &Snapshot, plan: &Plan, found: &mut
         before.request(&p.request).is_some_and(|r| {
             !r.answered.is_some_and(Answered::is_over)
                 && r.invalid.is_none()
+                && !r.abandoned
                 && r.timeout.is_none_or(|t| t == Millis::ZERO || r.untouched < t)
                 && !before.record.has_held(&r.id.uid)
                 && !before.requests.iter().any(|o| o.holder == r.holder && o.id.uid != r.id.uid)

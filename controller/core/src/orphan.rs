@@ -12,7 +12,7 @@ use crate::{
 pub struct OrphanPlan {
     /// The requests whose status should change, and to what.
     pub answers: Vec<RequestAnswer>,
-    /// Requests that have been over for long enough to be deleted.
+    /// Requests that are abandoned, or have been over for long enough, to be deleted.
     pub sweep: Vec<RequestId>,
     /// How long until it is worth looking again, if nothing happens before.
     pub wake_in: Option<Millis>,
@@ -24,7 +24,7 @@ pub fn orphans(requests: &[Request], settings: Settings) -> OrphanPlan {
     let mut plan = OrphanPlan { answers: Vec::new(), sweep: Vec::new(), wake_in: None };
     for request in requests {
         let over = request.answered.is_some_and(Answered::is_over);
-        if over && request.over_for >= settings.finished_retention {
+        if request.abandoned || over && request.over_for >= settings.finished_retention {
             plan.sweep.push(request.id.clone());
             continue;
         }
@@ -100,5 +100,8 @@ mod tests {
         assert_eq!((soon.sweep.len(), soon.wake_in), (0, Some(settings.finished_retention)));
         let late = orphans(&[over(settings.finished_retention.0)], settings);
         assert_eq!((late.sweep.len(), late.wake_in), (1, None));
+        let abandoned = Request { abandoned: true, ..request("u", None) };
+        let at_once = orphans(&[abandoned], settings);
+        assert_eq!((at_once.sweep.len(), at_once.answers.len()), (1, 0));
     }
 }

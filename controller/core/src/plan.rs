@@ -33,7 +33,7 @@ pub struct Plan {
     pub waiting: i64,
     /// The requests whose status should change, and to what.
     pub answers: Vec<RequestAnswer>,
-    /// Requests that have been over for long enough to be deleted.
+    /// Requests that are abandoned, or have been over for long enough, to be deleted.
     pub sweep: Vec<RequestId>,
     /// What there is to tell.
     pub notices: Vec<Notice>,

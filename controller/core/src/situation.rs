@@ -127,7 +127,7 @@ impl Situation {
         // A status that says Granted was written after the lease's: it has had its hold, even where
         // the lease's record has forgotten it since.
         let settled = request.answered.is_some_and(|said| said.is_over() || matches!(said, Answered::Granted(_)));
-        request.invalid.is_none() && !holds && !has_held && !settled
+        request.invalid.is_none() && !request.abandoned && !holds && !has_held && !settled
     }
 
     /// Whether a grant now could make the history forget a request that still looks pending.

@@ -217,6 +217,9 @@ pub struct Request {
     pub known_for: Millis,
     /// How long ago it was first seen to be over, by its status.
     pub over_for: Millis,
+    /// Whether the Pod that it belongs to is gone or has ended. Nobody is left to withdraw it, so it is
+    /// deleted; if it holds, that releases the lease, as any deletion does.
+    pub abandoned: bool,
 }
 
 /// What a request's status says, as far as rules depend on it.

@@ -28,6 +28,8 @@ enum Op {
     Delete(usize),
     /// A client says that it still waits, or asks for a renewal: the same patch.
     Beat(usize),
+    /// A client's Pod ends: the host deletes its request when it looks, or has not come to it yet.
+    PodEnds(usize),
     /// The holder asks for a renewal.
     Renew,
     /// The holder releases.
@@ -103,6 +105,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(holder, priority, ttl, timeout)| Op::Create { holder, priority, ttl, timeout }),
         2 => (0_usize..8).prop_map(Op::Delete),
         3 => (0_usize..8).prop_map(Op::Beat),
+        1 => (0_usize..8).prop_map(Op::PodEnds),
         4 => Just(Op::Renew),
         4 => Just(Op::Release),
         9 => span.clone().prop_map(Op::Advance),
@@ -328,6 +331,11 @@ impl World {
                     self.beat(&uid);
                 }
             }
+            Op::PodEnds(n) => {
+                if let Some(claim) = self.nth(*n).and_then(|uid| self.claims.get_mut(&uid)) {
+                    claim.request.abandoned = true;
+                }
+            }
             Op::Renew => {
                 if let Some(uid) = self.holding() {
                     self.beat(&uid);
@@ -479,8 +487,10 @@ impl World {
             }
         }
         for swept in &plan.sweep {
-            assert_ne!(Some(&swept.uid), self.holding().as_ref(), "the holder's request was swept");
-            self.claims.remove(&swept.uid);
+            let abandoned = before.request(&swept.uid).is_some_and(|request| request.abandoned);
+            let holds = self.holding().as_ref() == Some(&swept.uid);
+            assert!(!holds || abandoned, "the holder's request was swept");
+            self.delete(&swept.uid);
         }
     }
 
@@ -566,7 +576,7 @@ impl World {
         if let State::Expired(at) = plan.next.state {
             by("the clean-up", (at + before.settings.expired_retention - before.now).0);
         }
-        for request in &before.requests {
+        for request in before.requests.iter().filter(|request| !request.abandoned) {
             if let Some(timeout) = request.timeout.filter(|t| t.0 > 0)
                 && !plan.grants()
                 && !plan.answers.iter().any(|a| a.request == request.id)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use konductor_core::RequestId;
 use konductor_crds::{Lease, LeaseRequest, LeaseStatus, POLICY_MODULE_LABEL};
 use kube::{
@@ -11,7 +11,7 @@ use kube::{
     core::{PartialObjectMeta, Status, response::reason},
 };
 
-use crate::observe::{Key, Observed};
+use crate::observe::{Key, Observed, PodRef, ended};
 
 /// The name under which our writes stand in managedFields.
 pub const FIELD_MANAGER: &str = "konductor-controller";
@@ -161,6 +161,18 @@ pub async fn policy_exists(client: &Client, map: &Key) -> Result<bool, CommitErr
         Ok(found) => Ok(!found.items.is_empty()),
         Err(source) => Err(failed(Some(source))),
     }
+}
+
+/// Asks the API server whether a Pod is gone, or another one has its name, or it has ended.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn pod_is_over(client: &Client, namespace: &str, pod: &PodRef) -> Result<bool, CommitError> {
+    if !can_be_a_name(&pod.name) {
+        return Ok(true);
+    }
+    let found: Option<Pod> = find(client, &Key::new(namespace, &pod.name), &pod.name, "a Pod").await?;
+    Ok(found.is_none_or(|found| found.uid().as_deref() != Some(pod.uid.as_str()) || ended(&found).is_some()))
 }
 
 async fn find<K>(client: &Client, key: &Key, name: &str, what: &str) -> Result<Option<K>, CommitError>

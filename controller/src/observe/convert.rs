@@ -128,6 +128,7 @@ pub fn request_facts(request: &LeaseRequest) -> Request {
         }),
         known_for: Millis::ZERO,
         over_for: Millis::ZERO,
+        abandoned: false,
     }
 }
 

@@ -140,7 +140,11 @@ fn skew_if_ahead(expires: konductor_core::Time, reading: Reading, skew: Duration
 }
 
 fn requests(inner: &Inner, key: &Key, reading: Reading) -> Vec<Request> {
-    inner.requests.get(key).map(|all| all.values().map(|e| request(e, reading)).collect()).unwrap_or_default()
+    let facts = |entry: &RequestEntry| Request {
+        abandoned: inner.is_abandoned(&key.namespace, &entry.object),
+        ..request(entry, reading)
+    };
+    inner.requests.get(key).map(|all| all.values().map(facts).collect()).unwrap_or_default()
 }
 
 fn request(entry: &RequestEntry, reading: Reading) -> Request {

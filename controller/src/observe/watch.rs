@@ -31,10 +31,45 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 
 /// Doubles from the first to the longest pause and never gives up. The watcher resets it when an
 /// event has come.
-struct Retry {
+pub(super) struct Retry {
     next: Duration,
     jitter: RandomState,
     tries: u64,
+}
+
+impl Retry {
+    pub(super) fn new() -> Self {
+        Self { next: RETRY_FIRST, jitter: RandomState::new(), tries: 0 }
+    }
+}
+
+/// Whether a watch is interrupted: told once an outage, not once a try.
+pub(super) struct Outage {
+    resource: &'static str,
+    metrics: Arc<Metrics>,
+    lasts: bool,
+}
+
+impl Outage {
+    pub(super) fn new(resource: &'static str, metrics: Arc<Metrics>) -> Self {
+        Self { resource, metrics, lasts: false }
+    }
+
+    /// Something has come.
+    pub(super) fn sees<K>(&mut self, event: &Event<K>) {
+        if self.lasts && matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
+            self.lasts = false;
+            info!(resource = self.resource, "watching again");
+        }
+    }
+
+    /// It does not work.
+    pub(super) fn has(&mut self, error: &watcher::Error) {
+        self.metrics.api_error("watch");
+        if !std::mem::replace(&mut self.lasts, true) {
+            warn!(resource = self.resource, error = error as &dyn std::error::Error, "cannot watch; trying again");
+        }
+    }
 }
 
 impl Iterator for Retry {
@@ -179,28 +214,16 @@ fn spawn<K: Debug + Send + 'static>(
     feeds: &Feeds,
     mut on_event: impl FnMut(Event<K>) + Send + 'static,
 ) {
-    let metrics = feeds.metrics.clone();
-    let backoff = Retry { next: RETRY_FIRST, jitter: RandomState::new(), tries: 0 };
+    let mut outage = Outage::new(what, feeds.metrics.clone());
     tasks.spawn(async move {
-        let mut stream = std::pin::pin!(stream.backoff(backoff));
-        let mut failing = false;
+        let mut stream = std::pin::pin!(stream.backoff(Retry::new()));
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => {
-                    if failing && matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                        failing = false;
-                        info!(resource = what, "watching again");
-                    }
+                    outage.sees(&event);
                     on_event(event);
                 }
-                Err(error) => {
-                    metrics.api_error("watch");
-                    // Once an outage, not once a try.
-                    if !failing {
-                        failing = true;
-                        warn!(resource = what, error = &error as &dyn std::error::Error, "cannot watch; trying again");
-                    }
-                }
+                Err(error) => outage.has(&error),
             }
         }
         what

@@ -10,6 +10,7 @@ use std::{
 use konductor_core::{Millis, RequestId, Time};
 use konductor_crds::{Lease, LeaseRequest, v1::RequestPhase};
 use kube::{Resource, ResourceExt as _};
+use tokio::sync::Notify;
 
 use crate::clock::Reading;
 
@@ -53,10 +54,29 @@ impl fmt::Display for Key {
     }
 }
 
+/// A Pod that a request belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRef {
+    /// metadata.name, which another Pod may have later
+    pub name: String,
+    /// metadata.uid
+    pub uid: String,
+}
+
+impl PodRef {
+    /// The Pod that a request names as its owner. Owners are of its own namespace.
+    fn of(request: &LeaseRequest) -> Option<Self> {
+        let owner = request.owner_references().iter().find(|owner| owner.kind == "Pod" && owner.api_version == "v1")?;
+        Some(Self { name: owner.name.clone(), uid: owner.uid.clone() })
+    }
+}
+
 /// The cache. Every method is short and synchronous; the lock is never held across an await.
 #[derive(Debug, Default)]
 pub struct World {
     inner: Mutex<Inner>,
+    /// Rung when a request belongs to a Pod to which none belonged before.
+    pods_changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +90,9 @@ pub(super) struct Inner {
     pub(super) deleted: HashMap<Key, VecDeque<String>>,
     /// The policy that an unnamed one means, by namespace.
     default_policy: HashMap<String, String>,
+    /// The Pods that requests belong to, by namespace and uid.
+    pods: HashMap<String, HashMap<String, BoundPod>>,
+    pods_are_news: bool,
     /// The newest resourceVersion up to which the requests' watch has brought everything.
     pub(super) requests_version: i64,
     listed_version: i64,
@@ -78,6 +101,15 @@ pub(super) struct Inner {
     listed_namespaces: HashSet<String>,
     /// What was read beside the watch while a list of requests was under way: the list may be older.
     found_requests: Option<HashSet<Key>>,
+}
+
+#[derive(Debug)]
+struct BoundPod {
+    name: String,
+    /// The names of the requests that belong to it.
+    requests: HashSet<String>,
+    /// Whether it is gone or has ended. It never comes back: its uid is its own.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -187,7 +219,15 @@ impl World {
     pub fn request_watched(&self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
         let mut inner = self.lock();
         inner.requests_version = inner.requests_version.max(version(&request));
-        inner.upsert_request(request, reading, skew)
+        let keys = inner.upsert_request(request, reading, skew);
+        self.tell_of_pods(&mut inner);
+        keys
+    }
+
+    fn tell_of_pods(&self, inner: &mut Inner) {
+        if std::mem::take(&mut inner.pods_are_news) {
+            self.pods_changed.notify_one();
+        }
     }
 
     /// The watch has shown that a LeaseRequest is gone. Returns the key of its lease.
@@ -220,6 +260,36 @@ impl World {
             found.insert(own);
         }
         inner.upsert_request(request, reading, skew);
+        self.tell_of_pods(&mut inner);
+    }
+
+    /// The namespaces in which requests belong to Pods.
+    #[must_use]
+    pub fn pod_namespaces(&self) -> HashSet<String> {
+        self.lock().pods.keys().cloned().collect()
+    }
+
+    /// The Pods of this namespace that requests belong to and that are not known to be over.
+    #[must_use]
+    pub fn pods_bound(&self, namespace: &str) -> Vec<PodRef> {
+        let inner = self.lock();
+        let bound = inner.pods.get(namespace).into_iter().flatten();
+        let bound = bound.filter(|(_, pod)| !pod.over);
+        bound.map(|(uid, pod)| PodRef { name: pod.name.clone(), uid: uid.clone() }).collect()
+    }
+
+    /// Returns when a request has come that belongs to a Pod to which none belonged before.
+    pub async fn pods_changed(&self) {
+        self.pods_changed.notified().await;
+    }
+
+    /// A Pod is gone or has ended. Returns the keys of the leases whose requests are abandoned by that.
+    pub fn pod_is_over(&self, namespace: &str, uid: &str) -> Vec<Key> {
+        let mut inner = self.lock();
+        let Some(pod) = inner.pods.get_mut(namespace).and_then(|pods| pods.get_mut(uid)) else { return Vec::new() };
+        pod.over = true;
+        let own: Vec<Key> = pod.requests.iter().map(|name| Key::new(namespace, name)).collect();
+        own.iter().filter_map(|own| inner.lease_of.get(own).cloned()).collect()
     }
 
     /// A request that the API server says is gone, though no watch has told us.
@@ -270,7 +340,9 @@ impl World {
         let mut inner = self.lock();
         inner.listed_requests.insert(own);
         inner.listed_version = inner.listed_version.max(version(&request));
-        inner.upsert_request(request, reading, skew)
+        let keys = inner.upsert_request(request, reading, skew);
+        self.tell_of_pods(&mut inner);
+        keys
     }
 
     /// The list of requests is complete. Returns the keys of the leases whose requests are gone.
@@ -431,9 +503,44 @@ impl Inner {
         if moved || (old_uid_differs(self.entry(&own), &entry.object)) {
             concerned.extend(self.remove_request(&own));
         }
+        let was = self.entry(&own).and_then(|old| PodRef::of(&old.object));
+        if was != PodRef::of(&entry.object) {
+            self.unbind(&own);
+            self.bind(&own, &entry.object);
+        }
         self.lease_of.insert(own.clone(), lease.clone());
         self.requests.entry(lease).or_default().insert(own.name, entry);
         concerned
+    }
+
+    fn bind(&mut self, own: &Key, request: &LeaseRequest) {
+        let Some(PodRef { name, uid }) = PodRef::of(request) else { return };
+        let pods = self.pods.entry(own.namespace.clone()).or_default();
+        let pod = pods.entry(uid).or_insert_with(|| {
+            self.pods_are_news = true;
+            BoundPod { name, requests: HashSet::new(), over: false }
+        });
+        pod.requests.insert(own.name.clone());
+    }
+
+    fn unbind(&mut self, own: &Key) {
+        let Some(PodRef { uid, .. }) = self.entry(own).and_then(|entry| PodRef::of(&entry.object)) else { return };
+        let Some(pods) = self.pods.get_mut(&own.namespace) else { return };
+        if let Some(pod) = pods.get_mut(&uid) {
+            pod.requests.remove(&own.name);
+            if pod.requests.is_empty() {
+                pods.remove(&uid);
+            }
+        }
+        if pods.is_empty() {
+            self.pods.remove(&own.namespace);
+        }
+    }
+
+    /// Whether the Pod that a request belongs to is over.
+    pub(super) fn is_abandoned(&self, namespace: &str, request: &LeaseRequest) -> bool {
+        let Some(pod) = PodRef::of(request) else { return false };
+        self.pods.get(namespace).and_then(|pods| pods.get(&pod.uid)).is_some_and(|pod| pod.over)
     }
 
     /// Takes a request out that is proven to be gone.
@@ -445,6 +552,7 @@ impl Inner {
 
     /// Takes a request out of which it is not known whether it is gone: it counts as never seen.
     fn take_request(&mut self, own: &Key) -> Option<(Key, String)> {
+        self.unbind(own);
         let lease = self.lease_of.remove(own)?;
         let requests = self.requests.get_mut(&lease)?;
         let entry = requests.remove(&own.name);

@@ -234,6 +234,7 @@ fn parse_request(words: &mut Words<'_>) -> Request {
             "granted" => request.answered = Some(Answered::Granted(words.number())),
             "denied" => request.answered = Some(Answered::Denied),
             "finished" => request.answered = Some(Answered::Finished),
+            "abandoned" => request.abandoned = true,
             "over-for" => request.over_for = words.millis(),
             "known-for" => request.known_for = words.millis(),
             "invalid" => request.invalid = Some(words.remainder()),
