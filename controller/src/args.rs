@@ -69,6 +69,10 @@ pub struct Args {
     #[arg(long, default_value = "10m", value_parser = duration)]
     pub finished_retention: Duration,
 
+    /// How many requests may wait for one lease; who comes later is denied. 1 to 100000.
+    #[arg(long, default_value_t = 10_000)]
+    pub max_waiting: usize,
+
     /// How many leases are reconciled at the same time. 1 to 256.
     #[arg(long, default_value_t = 16)]
     pub workers: usize,
@@ -137,6 +141,9 @@ impl Args {
         if let Some(most) = self.max_hold {
             within("--max-hold", most, 1, 366 * 86_400)?;
         }
+        if !(1..=100_000).contains(&self.max_waiting) {
+            return Err(format!("--max-waiting is {}; it must be from 1 to 100000", self.max_waiting));
+        }
         if !(1..=256).contains(&self.workers) {
             return Err(format!("--workers is {}; it must be from 1 to 256", self.workers));
         }
@@ -160,6 +167,7 @@ impl Args {
             max_hold: self.max_hold.map(millis),
             expired_retention: millis(self.expired_retention),
             finished_retention: millis(self.finished_retention),
+            waiting_max: self.max_waiting,
         }
     }
 }

@@ -55,6 +55,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         max_hold: _,
         expired_retention: _,
         finished_retention: _,
+        max_waiting: _,
         workers,
         decision_journal,
         decision_journal_size,

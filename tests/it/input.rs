@@ -373,3 +373,28 @@ async fn a_status_that_somebody_has_edited_is_repaired() {
     tokio::join!(futures::future::join_all(free), futures::future::join_all(held));
     is_unharmed(&controller, &team).await;
 }
+
+#[tokio::test]
+async fn a_flood_of_requests_ends_at_the_limit_and_the_line_goes_on() {
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::with("--max-waiting=3")).await;
+    let team = plane.namespace("team").await;
+    team.create_lease("x", "10m").await;
+    let (holder, _) = hold(&team, "x", "holder").await;
+    let mut line = Vec::new();
+    for n in 0..3 {
+        line.push(wait_for(&team, ask("x", &format!("waiter-{n}"))).await);
+    }
+    let user = team.user(&["konductor-lease-user"]).await;
+    for n in 0..20 {
+        let late = team.request_with(ask("x", &format!("late-{n}"))).await;
+        is_told(&team, &late, RequestPhase::Denied, reasons::TOO_MANY_WAITING).await;
+    }
+    let refused = user.koncli("lease acquire x --holder later --wait --timeout 1m").run().await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("3 requests wait for the lease already"), "{}", refused.stderr);
+    // A place in the line is kept, and is free again when its turn has come.
+    team.delete_request(&holder).await;
+    holds(&team, &line[0]).await;
+    wait_for(&team, ask("x", "again")).await;
+}

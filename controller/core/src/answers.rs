@@ -54,6 +54,11 @@ pub enum Answer {
         /// What is wrong with it.
         problem: String,
     },
+    /// Too many wait already.
+    Crowded {
+        /// How many may.
+        most: usize,
+    },
     /// It held and lost the lease.
     Over(Ending),
     /// It was granted once, but the lease's record knows nothing of it any more: the lease was
@@ -68,6 +73,20 @@ pub enum Answer {
         /// Why not, as far as it is known.
         why: String,
     },
+}
+
+impl Answer {
+    /// What a request's status says once this is written.
+    #[must_use]
+    pub fn said(&self) -> Answered {
+        match self {
+            Self::Pending => Answered::Pending,
+            Self::NoLease => Answered::NoLease,
+            Self::Granted { token, .. } => Answered::Granted(*token),
+            Self::Denied { .. } | Self::Invalid { .. } | Self::Crowded { .. } => Answered::Denied,
+            Self::Over(_) | Self::Lost | Self::Superseded | Self::TimedOut { .. } => Answered::Finished,
+        }
+    }
 }
 
 /// The requests whose status does not say what it should.
@@ -100,6 +119,7 @@ pub(crate) fn is_told(answer: &Answer, said: Option<Answered>) -> bool {
         Answer::Granted { token, .. } => said == Answered::Granted(*token),
         Answer::Denied { .. }
         | Answer::Invalid { .. }
+        | Answer::Crowded { .. }
         | Answer::Over(_)
         | Answer::Lost
         | Answer::Superseded
@@ -134,6 +154,9 @@ fn wanted_answer(
     }
     if situation.superseded.contains(&index) {
         return Answer::Superseded;
+    }
+    if situation.crowded.contains(&index) {
+        return Answer::Crowded { most: snapshot.settings.waiting_max };
     }
     let now_or_never = request.timeout == Some(Millis::ZERO) && situation.candidates.contains(&index);
     if situation.lapsed.contains(&index) || (now_or_never && !situation.superseding) {

@@ -26,6 +26,8 @@ pub struct Situation {
     pub waiting: usize,
     /// Requests that nobody has touched for their timeout, as indexes into the snapshot's.
     pub lapsed: Vec<usize>,
+    /// Requests for which there is no place in the line, as indexes.
+    pub crowded: Vec<usize>,
     /// Requests in whose place a newer one of the same holder stands, as indexes.
     pub superseded: Vec<usize>,
     /// The history with the hold that has ended in it.
@@ -64,6 +66,7 @@ impl Situation {
             candidates: Vec::new(),
             waiting: 0,
             lapsed: Vec::new(),
+            crowded: Vec::new(),
             superseded: Vec::new(),
             history,
             superseding: false,
@@ -101,6 +104,8 @@ impl Situation {
                 self.candidates.push(i);
             }
         }
+        // Those that came last: a place in the line is not lost to who comes later.
+        self.crowded = self.candidates.split_off(self.candidates.len().min(snapshot.settings.waiting_max));
         self.waiting = self.candidates.len();
     }
 

@@ -68,11 +68,19 @@ pub struct Settings {
     pub expired_retention: Millis,
     /// How long a request that is over is kept for people to read before it is deleted.
     pub finished_retention: Millis,
+    /// The most requests that wait for one lease; who comes later is denied. Each is looked at by every
+    /// reconcile of the lease, so a flood would be everybody's.
+    pub waiting_max: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_hold: None, expired_retention: Millis::from_secs(10), finished_retention: Millis::from_secs(600) }
+        Self {
+            max_hold: None,
+            expired_retention: Millis::from_secs(10),
+            finished_retention: Millis::from_secs(600),
+            waiting_max: 10_000,
+        }
     }
 }
 

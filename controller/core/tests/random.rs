@@ -597,15 +597,7 @@ impl World {
         if written != claim.written {
             return;
         }
-        let said = match answer.answer {
-            Answer::Pending => Answered::Pending,
-            Answer::NoLease => Answered::NoLease,
-            Answer::Granted { token, .. } => Answered::Granted(token),
-            Answer::Denied { .. } => Answered::Denied,
-            Answer::Invalid { .. } | Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => {
-                Answered::Finished
-            }
-        };
+        let said = answer.answer.said();
         // What was told to be over is told otherwise only if it holds: a list that was not up to date
         // has let it be granted all the same, and then the record is the truth.
         let over = claim.request.answered.is_some_and(Answered::is_over);

@@ -15,7 +15,7 @@ use konductor_crds::{
         RequestPhase,
         reasons::{
             DENIED_BY_POLICY, EXPIRED, FORCE_RELEASED, INVALID_REQUEST, LEASE_DELETED, LEASE_GRANTED, LEASE_NOT_FOUND,
-            PREEMPTED, RELEASED, SUPERSEDED, TIMED_OUT, WAITING,
+            PREEMPTED, RELEASED, SUPERSEDED, TIMED_OUT, TOO_MANY_WAITING, WAITING,
         },
     },
 };
@@ -92,13 +92,7 @@ impl Answers {
     /// hears that it was too late is not granted a moment later.
     #[must_use]
     pub fn on_the_way(&self, uid: &str) -> Option<Answered> {
-        self.sent().get(uid).map(|answer| match answer {
-            Answer::Pending => Answered::Pending,
-            Answer::NoLease => Answered::NoLease,
-            Answer::Granted { token, .. } => Answered::Granted(*token),
-            Answer::Denied { .. } | Answer::Invalid { .. } => Answered::Denied,
-            Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => Answered::Finished,
-        })
+        self.sent().get(uid).map(Answer::said)
     }
 
     /// Deletes these requests, soon.
@@ -211,11 +205,11 @@ async fn write(client: &Client, job: &Job) -> kube::Result<()> {
 }
 
 fn phase(answer: &Answer) -> RequestPhase {
-    match answer {
-        Answer::Pending | Answer::NoLease => RequestPhase::Pending,
-        Answer::Granted { .. } => RequestPhase::Granted,
-        Answer::Denied { .. } | Answer::Invalid { .. } => RequestPhase::Denied,
-        Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => RequestPhase::Finished,
+    match answer.said() {
+        Answered::Pending | Answered::NoLease => RequestPhase::Pending,
+        Answered::Granted(_) => RequestPhase::Granted,
+        Answered::Denied => RequestPhase::Denied,
+        Answered::Finished => RequestPhase::Finished,
     }
 }
 
@@ -234,6 +228,9 @@ fn status(answer: &Answer, sequence: i64) -> LeaseRequestStatus {
         Answer::Denied { reason } if reason.is_empty() => (DENIED_BY_POLICY, "The policy gave no reason.".to_owned()),
         Answer::Denied { reason } => (DENIED_BY_POLICY, reason.clone()),
         Answer::Invalid { problem } => (INVALID_REQUEST, problem.clone()),
+        Answer::Crowded { most } => {
+            (TOO_MANY_WAITING, format!("{most} requests wait for the lease already; ask again later"))
+        }
         Answer::Over(Ending::Released) => (RELEASED, "It gave the lease back.".to_owned()),
         Answer::Over(Ending::Expired) => (EXPIRED, "Its hold ran out.".to_owned()),
         Answer::Over(Ending::Preempted) => (PREEMPTED, "Its hold was handed over to another request.".to_owned()),

@@ -50,6 +50,8 @@ pub const LEASE_GRANTED: &str = "LeaseGranted";
 pub const DENIED_BY_POLICY: &str = "DeniedByPolicy";
 /// Request Denied: a field of its spec is not understood.
 pub const INVALID_REQUEST: &str = "InvalidRequest";
+/// Request Denied: as many as may wait for a lease do so already (the controller's --max-waiting).
+pub const TOO_MANY_WAITING: &str = "TooManyWaiting";
 /// Request Finished: it was not granted within its timeout.
 pub const TIMED_OUT: &str = "TimedOut";
 /// Request Finished: it held the lease and gave it back.

@@ -382,6 +382,7 @@ impl<'a> Attempt<'a> {
             }
             Acquiring::TimedOut => Problem::NotAcquired { why: "it is not free".to_owned(), lease },
             Acquiring::Denied(reason) => Problem::Denied { reason },
+            Acquiring::Crowded(why) => Problem::NotAcquired { why, lease },
             Acquiring::InvalidRequest(why) => Problem::Invalid(why),
             Acquiring::Superseded => Problem::NotAcquired {
                 why: "a newer request of the same holder took its place (give every process its own --holder)"

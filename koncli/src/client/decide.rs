@@ -106,6 +106,8 @@ pub(crate) enum Acquiring {
     Withdrawn,
     /// It held the lease, and the hold was over before it was seen.
     Over(String),
+    /// So many wait that there is no place for one more.
+    Crowded(String),
 }
 
 /// Where the acquire with the request `uid` stands.
@@ -122,6 +124,7 @@ pub(crate) fn acquiring(uid: &str, lease: View<'_, Lease>, request: View<'_, Lea
     let message = || status.and_then(|status| status.message.clone()).unwrap_or_else(|| reason.to_owned());
     match status.and_then(|status| status.phase) {
         Some(RequestPhase::Denied) if reason == reasons::INVALID_REQUEST => return Acquiring::InvalidRequest(message()),
+        Some(RequestPhase::Denied) if reason == reasons::TOO_MANY_WAITING => return Acquiring::Crowded(message()),
         Some(RequestPhase::Denied) => return Acquiring::Denied(message()),
         Some(RequestPhase::Finished) => {
             return match reason {
@@ -325,6 +328,12 @@ mod tests {
                 View::Gone,
                 told(&request(Some(Denied), reasons::DENIED_BY_POLICY)),
                 Acquiring::Denied("because".into()),
+            ),
+            (
+                "crowded",
+                seen(&other),
+                told(&request(Some(Denied), reasons::TOO_MANY_WAITING)),
+                Acquiring::Crowded("because".into()),
             ),
             ("timed out", seen(&other), told(&request(Some(Finished), reasons::TIMED_OUT)), Acquiring::TimedOut),
             (

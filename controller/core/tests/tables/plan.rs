@@ -72,6 +72,7 @@ impl<'a> PlanCase<'a> {
                 }
                 "max-hold" => snapshot.settings.max_hold = Some(words.millis()),
                 "expired-retention" => snapshot.settings.expired_retention = words.millis(),
+                "waiting-max" => snapshot.settings.waiting_max = words.number(),
                 "finished-retention" => snapshot.settings.finished_retention = words.millis(),
                 "waiting-told" => snapshot.waiting_told = words.number(),
                 "since-write" => snapshot.since_write = words.millis(),

@@ -135,6 +135,7 @@ fn show_answer(told: &RequestAnswer) -> String {
         Answer::Granted { token, expires } => format!("granted, token {token} until {}", expires.0),
         Answer::Denied { reason } => format!("denied, {reason}"),
         Answer::Invalid { problem } => format!("invalid, {problem}"),
+        Answer::Crowded { most } => format!("crowded out, {most} wait"),
         Answer::Over(how) => format!("over, {how:?}"),
         Answer::Lost => "lost".to_owned(),
         Answer::NoLease => format!("no lease, sequence {}", told.sequence),

@@ -13,8 +13,8 @@ use std::{
 };
 
 use konductor_core::{
-    Answer, Answered, Ending, Inquiry, LeaseFacts, Millis, Notice, Plan, Question, Request, RequestId, Settings,
-    Snapshot, Time, Verdict, invariants,
+    Answer, Ending, Inquiry, LeaseFacts, Millis, Notice, Plan, Question, Request, RequestId, Settings, Snapshot, Time,
+    Verdict, invariants,
 };
 use konductor_policy::{Host, Policy, journal::Record};
 
@@ -454,7 +454,7 @@ impl World<'_> {
         for answer in &plan.answers {
             wrote = true;
             self.version += 1;
-            let said = said(&answer.answer);
+            let said = answer.answer.said();
             let (now, version) = (self.now, self.version);
             let Some(claim) = self.claims.get_mut(&answer.request.uid) else { continue };
             claim.request.answered = Some(said);
@@ -542,6 +542,7 @@ impl World<'_> {
             Answer::Denied { reason } => (WaitEnd::Denied, Happening::Denied, reason.clone()),
             Answer::Invalid { problem } => (WaitEnd::Denied, Happening::Denied, problem.clone()),
             Answer::TimedOut { why } => (WaitEnd::TimedOut, Happening::TimedOut, why.clone()),
+            Answer::Crowded { most } => (WaitEnd::Denied, Happening::Denied, format!("{most} wait already")),
             Answer::Superseded => {
                 (WaitEnd::Superseded, Happening::TimedOut, "a newer request of the same holder stands".to_owned())
             }
@@ -554,17 +555,6 @@ impl World<'_> {
             self.end_wait(i, end);
             self.tell(what, holder, None, text);
         }
-    }
-}
-
-/// What the status of a request says after this answer.
-fn said(answer: &Answer) -> Answered {
-    match answer {
-        Answer::Pending => Answered::Pending,
-        Answer::NoLease => Answered::NoLease,
-        Answer::Granted { token, .. } => Answered::Granted(*token),
-        Answer::Denied { .. } | Answer::Invalid { .. } => Answered::Denied,
-        Answer::Over(_) | Answer::Lost | Answer::Superseded | Answer::TimedOut { .. } => Answered::Finished,
     }
 }
 
