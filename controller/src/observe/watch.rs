@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Debug,
-    hash::{BuildHasher as _, RandomState},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
 };
@@ -33,7 +33,8 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 /// event has come.
 struct Retry {
     next: Duration,
-    jitter: RandomState,
+    seed: u64,
+    what: &'static str,
     tries: u64,
 }
 
@@ -46,7 +47,9 @@ impl Iterator for Retry {
         self.tries += 1;
         // From three quarters to all of it, so that the watches do not come back in step.
         let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let less = self.jitter.hash_one(self.tries) % (millis / 4 + 1);
+        let mut jitter = DefaultHasher::new();
+        (self.seed, self.what, self.tries).hash(&mut jitter);
+        let less = jitter.finish() % (millis / 4 + 1);
         Some(Duration::from_millis(millis - less))
     }
 }
@@ -98,6 +101,8 @@ pub struct Feeds {
     pub metrics: Arc<Metrics>,
     /// What is told of a request's status, see [`crate::report::Answers`].
     pub answers: Arc<crate::report::Answers>,
+    /// Another number for each replica: what the pauses of broken watches are spread by.
+    pub seed: u64,
 }
 
 /// Starts the four watches. Each runs until its task is dropped; `synced` says when all have listed.
@@ -180,7 +185,7 @@ fn spawn<K: Debug + Send + 'static>(
     mut on_event: impl FnMut(Event<K>) + Send + 'static,
 ) {
     let metrics = feeds.metrics.clone();
-    let backoff = Retry { next: RETRY_FIRST, jitter: RandomState::new(), tries: 0 };
+    let backoff = Retry { next: RETRY_FIRST, seed: feeds.seed, what, tries: 0 };
     tasks.spawn(async move {
         let mut stream = std::pin::pin!(stream.backoff(backoff));
         let mut failing = false;
