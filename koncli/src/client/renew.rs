@@ -79,7 +79,7 @@ impl Client {
         let doing =
             format!("renew lease \"{}\" in namespace \"{}\" as \"{}\"", hold.lease, self.namespace, hold.holder);
         let (request, before) = (hold.request.clone(), hold.grant());
-        let counter = hold.counter.max(before.acted_on) + 1;
+        let counter = hold.next_counter();
         // Taken out: what a failed renewal has read of it is not read again, so it must not be kept then.
         let mut watch = hold.watch.take().unwrap_or_else(|| self.watch_lease(&hold.lease));
         let task = Task { doing: &doing, request: &request, before: &before, watch: &mut watch };
