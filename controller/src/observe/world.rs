@@ -398,6 +398,12 @@ impl Inner {
             }
             return Vec::new();
         }
+        // What is known to be gone does not come back: a watch that is late still tells of its past, after the
+        // API server was asked.
+        let uid = request.meta().uid.as_deref().unwrap_or_default();
+        if self.deleted.get(&lease).is_some_and(|deleted| deleted.iter().any(|gone| gone == uid)) {
+            return Vec::new();
+        }
         // One that is being deleted is withdrawn, even if a finalizer keeps it for a while.
         if request.meta().deletion_timestamp.is_some() {
             let uid = request.uid().unwrap_or_default();
