@@ -24,7 +24,7 @@ use konductor_policy::{
     compare::{differences, sentence},
     journal::Record,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinError};
 use tracing::{debug, info};
 
 use self::{
@@ -49,6 +49,25 @@ const PARAMS_REMEMBERED: usize = 4096;
 /// Longer params are validated each time: remembering must not cost more than 16 MiB in all.
 const PARAMS_REMEMBERED_SIZE: usize = 4096;
 
+/// On which thread the sandbox is called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// On threads for what blocks: a call takes as long as its fuel lasts, and the watches must not wait.
+    #[default]
+    Apart,
+    /// On the caller's, for simulations: when a thread ends is the one thing that no seed decides.
+    InPlace,
+}
+
+impl Calls {
+    async fn run<T: Send + 'static>(self, call: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+        match self {
+            Self::Apart => tokio::task::spawn_blocking(call).await,
+            Self::InPlace => Ok(call()),
+        }
+    }
+}
+
 /// What is needed to decide.
 pub struct Decider {
     /// The policies.
@@ -68,6 +87,7 @@ pub struct Decider {
     shadow_breaker: Breaker,
     shadow_told: Told,
     journal: Option<Journal>,
+    calls: Calls,
     /// The errors that a module has found in params, by digest and params.
     params: Mutex<HashMap<(String, String), Vec<String>>>,
 }
@@ -198,6 +218,7 @@ impl Decider {
     ) -> Self {
         Self {
             journal,
+            calls: Calls::default(),
             bulkhead: Bulkhead::new(policies.places(), (workers / 2).max(1)),
             shadow_bulkhead: Bulkhead::new(policies.places(), SHADOWS_MOST),
             shadows: Arc::new(Semaphore::new(SHADOWS_MOST)),
@@ -210,6 +231,13 @@ impl Decider {
             shadow_told: Told::default(),
             params: Mutex::default(),
         }
+    }
+
+    /// The same, with the sandbox called on another thread or not.
+    #[must_use]
+    pub fn calling(mut self, calls: Calls) -> Self {
+        self.calls = calls;
+        self
     }
 
     /// Decides what is to be done about a lease.
@@ -413,7 +441,7 @@ impl Decider {
         };
         let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
         let (asking, asked) = (asking.clone(), question.clone());
-        let called = tokio::task::spawn_blocking(move || {
+        let called = self.calls.run(move || {
             let called = this.call(&policy, &name, &asking, &asked);
             drop(permit);
             called
@@ -482,7 +510,7 @@ impl Decider {
         // Nothing hangs on the answer: it can be found when the next question is asked.
         let permit = self.bulkhead.enter(&digest).await.ok()?;
         let (this, params) = (self.clone(), asking.params.clone());
-        let errors = tokio::task::spawn_blocking(move || {
+        let errors = self.calls.run(move || {
             let errors = this.params_errors(&policy, &params);
             drop(permit);
             errors

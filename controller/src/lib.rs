@@ -22,5 +22,6 @@ pub mod observe;
 pub mod policies;
 pub mod queue;
 pub mod reconcile;
+pub mod replica;
 pub mod report;
 pub mod run;

@@ -108,6 +108,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
             match next_timer {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = changed => {}
                         () = tokio::time::sleep_until(at) => {}
                     }

@@ -1,31 +1,31 @@
 //! The composition root: builds everything, and owns the end of everything.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
-use konductor_core::Millis;
 use konductor_policy::{Cache, CompileLimits, Compiler, CompilerProgram, Host, HostOptions};
 use kube::Config;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    task::JoinSet,
 };
 use tracing::{info, warn};
 
 use crate::{
     args::Args,
     clock::{Clock, SystemClock},
-    decide::Decider,
+    decide::Calls,
     http::{self, Status},
     journal::Journal,
     leader,
-    observe::{Feeds, World, watch_all, watch_pods},
-    policies::Policies,
-    queue::Queue,
-    reconcile::{Context, Failures, work},
-    report::{Answers, Events, Metrics},
+    replica::{Replica, Surroundings},
+    report::Metrics,
 };
 
 /// How long a shutdown waits for the statuses of requests. They are advice.
@@ -89,36 +89,28 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Some(journal.with_context(|| format!("cannot keep a journal in {}", directory.display()))?)
         }
     };
-    let world = Arc::new(World::default());
-    let queue = Arc::new(Queue::default());
-    let policies = Arc::new(Policies::new(host, namespace.clone(), default_policy));
-    let (answers, answer_jobs) = Answers::new();
-    let (events, event_jobs) = Events::new(metrics.clone());
-
-    // None of these may end before the process does.
-    let mut tasks: JoinSet<&'static str> = JoinSet::new();
-    let feeds = Feeds {
-        world: world.clone(),
-        policies: policies.clone(),
-        queue: queue.clone(),
-        clock: clock.clone(),
-        skew: Millis(i64::try_from(max_clock_skew.as_millis()).unwrap_or(i64::MAX)),
+    // None of its tasks may end before the process does.
+    let Replica { mut tasks, world, queue, answers, synced, loaded, reconciling } = Replica::start(Surroundings {
+        client: client.clone(),
+        clock,
+        seed: RandomState::new().hash_one(std::process::id()),
+        host,
+        calls: Calls::Apart,
+        namespace: namespace.clone(),
+        identity: identity.clone(),
+        default_policy,
+        settings,
+        skew: max_clock_skew,
+        workers,
+        journal,
         metrics: metrics.clone(),
-        answers: answers.clone(),
-    };
-    let synced = watch_all(&client, &feeds, &mut tasks);
-    spawn(&mut tasks, "pods", watch_pods(client.clone(), feeds));
-    let loaded = policies.loaded();
-    spawn(&mut tasks, "answers", answer_jobs.run(client.clone(), answers.clone(), queue.clone(), metrics.clone()));
-    spawn(&mut tasks, "events", event_jobs.run(client.clone(), identity.clone(), metrics.clone()));
-    let looking = policies.clone().run(world.clone(), queue.clone(), events.clone(), metrics.clone(), synced.clone());
-    spawn(&mut tasks, "policies", looking);
+    });
 
     let (stop, stopping) = watch::channel(false);
     let (leading, is_leader) = watch::channel(!leader_elect);
     let election = leader_elect.then(|| {
         tokio::spawn(leader::elect(
-            client.clone(),
+            client,
             namespace,
             identity,
             leader_election_duration,
@@ -127,29 +119,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ))
     });
     let http_stop = stopping.clone();
-    let status = Status {
-        metrics: metrics.clone(),
-        world: world.clone(),
-        queue: queue.clone(),
-        answers: answers.clone(),
-        synced: synced.clone(),
-        loaded: loaded.clone(),
-    };
+    let status = Status { metrics, world, queue, answers: answers.clone(), synced, loaded };
     let server = tokio::spawn(http::serve(listener, status, stopped(http_stop)));
 
-    let ctx = Arc::new(Context {
-        client,
-        world: world.clone(),
-        decider: Arc::new(Decider::new(policies, world.clone(), metrics.clone(), events.clone(), journal, workers)),
-        answers: answers.clone(),
-        events,
-        metrics: metrics.clone(),
-        clock,
-        settings,
-        skew: max_clock_skew,
-    });
-    let reconciling = Reconciling { ctx, queue, world, workers, metrics };
-    let mut reconciler = tokio::spawn(reconciling.run(is_leader, synced, loaded, stopping));
+    let mut reconciler = tokio::spawn(reconciling.run(is_leader, stopping));
 
     let ended = tokio::select! {
         signal = terminated() => signal.map(|name| info!(signal = name, "stopping")),
@@ -190,71 +163,6 @@ fn open_cache(directory: &Path, key_file: Option<&Path>) -> anyhow::Result<Cache
         warn!(problem, "the policy cache");
     }
     Ok(cache)
-}
-
-fn spawn(tasks: &mut JoinSet<&'static str>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
-        task.await;
-        name
-    });
-}
-
-/// The workers, running while this replica leads and its caches are complete.
-struct Reconciling {
-    ctx: Arc<Context>,
-    queue: Arc<Queue<crate::observe::Key>>,
-    world: Arc<World>,
-    workers: usize,
-    metrics: Arc<Metrics>,
-}
-
-impl Reconciling {
-    async fn run(
-        self,
-        mut leading: watch::Receiver<bool>,
-        mut synced: watch::Receiver<crate::observe::Synced>,
-        mut loaded: watch::Receiver<bool>,
-        mut stopping: watch::Receiver<bool>,
-    ) {
-        // Before the lists are complete a holder's request might only not have been listed yet, and
-        // before the policies are loaded another one would decide.
-        let ready = async {
-            let listed = synced.wait_for(|s| s.all()).await.is_ok();
-            listed && loaded.wait_for(|l| *l).await.is_ok()
-        };
-        tokio::select! {
-            ready = ready => if !ready { return },
-            _ = stopping.wait_for(|s| *s) => return,
-        }
-        info!("caches complete");
-        loop {
-            tokio::select! {
-                led = leading.wait_for(|l| *l) => if led.is_err() { return },
-                _ = stopping.wait_for(|s| *s) => return,
-            }
-            self.metrics.leading(true);
-            info!(workers = self.workers, "reconciling");
-            // A new leader looks at everything once: it does not know what the last one left undone.
-            self.world.keys().into_iter().for_each(|k| self.queue.push(k));
-            let failures = Arc::new(Failures::default());
-            let go = Arc::new(watch::Sender::new(true));
-            let mut workers = JoinSet::new();
-            for _ in 0..self.workers {
-                workers.spawn(work(self.ctx.clone(), self.queue.clone(), failures.clone(), go.subscribe()));
-            }
-            tokio::select! {
-                _ = leading.wait_for(|l| !*l) => {}
-                _ = stopping.wait_for(|s| *s) => {}
-            }
-            // What is in work is finished; nothing new is begun.
-            go.send_replace(false);
-            while workers.join_next().await.is_some() {}
-            self.metrics.leading(false);
-            if *stopping.borrow() {
-                return;
-            }
-        }
-    }
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

@@ -89,7 +89,7 @@ pub async fn watch_pods(client: Client, feeds: Feeds) {
 
 async fn watch_namespace(client: Client, namespace: String, feeds: Feeds, look: Arc<Notify>) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let stream = watcher::watcher(pods, Config::default()).backoff(Retry::new());
+    let stream = watcher::watcher(pods, Config::default()).backoff(Retry::new(feeds.seed, "pods"));
     let asking = |pod: PodRef| {
         let (client, namespace) = (client.clone(), namespace.clone());
         async move { commit::pod_is_over(&client, &namespace, &pod).await }
@@ -231,6 +231,7 @@ mod tests {
             skew: Millis(0),
             metrics: Arc::new(Metrics::new()),
             answers: Answers::new().0,
+            seed: 1,
         }
     }
 

@@ -408,6 +408,27 @@ mod tests {
         ));
     }
 
+    // A watch that is late tells of a request's past after the API server has said that it is gone.
+    #[test]
+    fn a_late_watch_does_not_bring_back_what_is_gone() {
+        let hands = Hands::new(0);
+        let world = world(&hands);
+        world.apply_lease(lease(10, TTL, 0));
+        world.request_watched(request(), hands.read(), Millis(0));
+        world.confirm_deleted(
+            &Key::new("ns", "l"),
+            &RequestId { name: "r".to_owned(), uid: request().metadata.uid.unwrap_or_default() },
+        );
+        let mut beat = request();
+        beat.metadata.resource_version = Some("7".to_owned());
+        world.request_watched(beat.clone(), hands.read(), Millis(0));
+        assert!(sight(&world, &hands).snapshot.requests.is_empty(), "its watch is late");
+        world.requests_list_begins();
+        world.request_listed(beat, hands.read(), Millis(0));
+        world.requests_list_done();
+        assert!(sight(&world, &hands).snapshot.requests.is_empty(), "a list was begun before it was gone");
+    }
+
     // A list is as old as its beginning. What was found since then and is not in it may have come after.
     #[test]
     fn a_list_does_not_prove_the_absence_of_what_was_found_meanwhile() {

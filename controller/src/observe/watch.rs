@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Debug,
-    hash::{BuildHasher as _, RandomState},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
 };
@@ -33,13 +33,14 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 /// event has come.
 pub(super) struct Retry {
     next: Duration,
-    jitter: RandomState,
+    seed: u64,
+    what: &'static str,
     tries: u64,
 }
 
 impl Retry {
-    pub(super) fn new() -> Self {
-        Self { next: RETRY_FIRST, jitter: RandomState::new(), tries: 0 }
+    pub(super) fn new(seed: u64, what: &'static str) -> Self {
+        Self { next: RETRY_FIRST, seed, what, tries: 0 }
     }
 }
 
@@ -81,7 +82,9 @@ impl Iterator for Retry {
         self.tries += 1;
         // From three quarters to all of it, so that the watches do not come back in step.
         let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let less = self.jitter.hash_one(self.tries) % (millis / 4 + 1);
+        let mut jitter = DefaultHasher::new();
+        (self.seed, self.what, self.tries).hash(&mut jitter);
+        let less = jitter.finish() % (millis / 4 + 1);
         Some(Duration::from_millis(millis - less))
     }
 }
@@ -133,6 +136,8 @@ pub struct Feeds {
     pub metrics: Arc<Metrics>,
     /// What is told of a request's status, see [`crate::report::Answers`].
     pub answers: Arc<crate::report::Answers>,
+    /// Another number for each replica: what the pauses of broken watches are spread by.
+    pub seed: u64,
 }
 
 /// Starts the four watches. Each runs until its task is dropped; `synced` says when all have listed.
@@ -215,8 +220,9 @@ fn spawn<K: Debug + Send + 'static>(
     mut on_event: impl FnMut(Event<K>) + Send + 'static,
 ) {
     let mut outage = Outage::new(what, feeds.metrics.clone());
+    let backoff = Retry::new(feeds.seed, what);
     tasks.spawn(async move {
-        let mut stream = std::pin::pin!(stream.backoff(Retry::new()));
+        let mut stream = std::pin::pin!(stream.backoff(backoff));
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => {

@@ -1,7 +1,7 @@
 //! What this replica has seen of the cluster, indexed the way a snapshot needs it.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -82,8 +82,8 @@ pub struct World {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub(super) leases: HashMap<Key, LeaseEntry>,
-    /// Requests by the lease that they name, then by their own name.
-    pub(super) requests: HashMap<Key, HashMap<String, RequestEntry>>,
+    /// Requests by the lease that they name, then by their own name: what is said of them is said in one order.
+    pub(super) requests: HashMap<Key, BTreeMap<String, RequestEntry>>,
     /// The lease that a request names, by the request's own key.
     lease_of: HashMap<Key, Key>,
     /// The newest deleted requests of each lease, by uid.
@@ -318,7 +318,7 @@ impl World {
     pub fn leases_list_done(&self) -> Vec<Key> {
         let mut inner = self.lock();
         let listed = std::mem::take(&mut inner.listed_leases);
-        let gone: Vec<Key> = inner.leases.keys().filter(|k| !listed.contains(k)).cloned().collect();
+        let gone = sorted(inner.leases.keys().filter(|k| !listed.contains(k)));
         for key in &gone {
             inner.leases.remove(key);
             inner.deleted.remove(key);
@@ -352,7 +352,7 @@ impl World {
         inner.requests_version = inner.requests_version.max(inner.listed_version);
         let listed = std::mem::take(&mut inner.listed_requests);
         let found = inner.found_requests.take().unwrap_or_default();
-        let gone: Vec<Key> = inner.lease_of.keys().filter(|k| !listed.contains(k)).cloned().collect();
+        let gone = sorted(inner.lease_of.keys().filter(|k| !listed.contains(k)));
         let proven = |own: &Key| !found.contains(own);
         gone.iter()
             .filter_map(|own| {
@@ -379,7 +379,7 @@ impl World {
         if before == default_policy {
             return Vec::new();
         }
-        inner.leases.keys().filter(|k| k.namespace == name).cloned().collect()
+        sorted(inner.leases.keys().filter(|k| k.namespace == name))
     }
 
     /// The list of namespaces is complete.
@@ -400,13 +400,13 @@ impl World {
     pub fn keys(&self) -> Vec<Key> {
         let inner = self.lock();
         let orphans = inner.requests.keys().filter(|k| !inner.leases.contains_key(k));
-        inner.leases.keys().chain(orphans).cloned().collect()
+        sorted(inner.leases.keys().chain(orphans))
     }
 
     /// The leases for which a predicate on the object holds.
     #[must_use]
     pub fn leases_where(&self, wanted: impl Fn(&Lease) -> bool) -> Vec<Key> {
-        self.lock().leases.iter().filter(|(_, e)| wanted(&e.object)).map(|(k, _)| k.clone()).collect()
+        sorted(self.lock().leases.iter().filter(|(_, e)| wanted(&e.object)).map(|(k, _)| k))
     }
 
     /// The leases themselves for which a predicate holds. The predicate must not ask the world: it is locked.
@@ -425,7 +425,7 @@ impl World {
             *leases.entry(phase.as_str()).or_insert(0) += 1;
         }
         let mut requests = HashMap::from([("Pending", 0), ("Granted", 0), ("Denied", 0), ("Finished", 0)]);
-        for entry in inner.requests.values().flat_map(HashMap::values) {
+        for entry in inner.requests.values().flat_map(BTreeMap::values) {
             let phase = entry.object.status.as_ref().and_then(|s| s.phase).unwrap_or(RequestPhase::Pending);
             *requests.entry(phase.as_str()).or_insert(0) += 1;
         }
@@ -468,6 +468,12 @@ impl Inner {
             {
                 entry.sequence = entry.sequence.min(seen);
             }
+            return Vec::new();
+        }
+        // What is known to be gone does not come back: a watch that is late still tells of its past, after the
+        // API server was asked.
+        let uid = request.meta().uid.as_deref().unwrap_or_default();
+        if self.deleted.get(&lease).is_some_and(|deleted| deleted.iter().any(|gone| gone == uid)) {
             return Vec::new();
         }
         // One that is being deleted is withdrawn, even if a finalizer keeps it for a while.
@@ -574,6 +580,13 @@ impl Inner {
             }
         }
     }
+}
+
+/// Keys in their own order: what follows from them must not depend on how a map hashes.
+fn sorted<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<Key> {
+    let mut keys: Vec<Key> = keys.cloned().collect();
+    keys.sort_unstable();
+    keys
 }
 
 fn old_uid_differs(old: Option<&RequestEntry>, new: &LeaseRequest) -> bool {

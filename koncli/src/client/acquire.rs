@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::{
     Client, FIELD_MANAGER,
     attempt::{Attempt, Ending},
-    call,
     error::{Access, Error, Problem, Result, Stop},
     hold::Hold,
     names,
@@ -126,7 +125,7 @@ impl Client {
         };
         let mut stop = std::pin::pin!(stop);
         loop {
-            let request = match names::request_name(&want.lease) {
+            let request = match names::request_name(&want.lease, &*self.random) {
                 Ok(name) => name,
                 Err(problem) => return Err(Error::new(doing, problem)),
             };
@@ -145,14 +144,14 @@ impl Client {
     /// If it can neither be read nor created.
     pub async fn ensure(&self, lease: &str, spec: konductor_crds::LeaseSpec) -> Result<bool> {
         let doing = format!("create lease \"{lease}\" in namespace \"{}\"", self.namespace);
-        match call(Access::leases("get"), || self.leases.get(lease)).await {
+        match self.call(Access::leases("get"), || self.leases.get(lease)).await {
             Ok(_) => return Ok(false),
             Err(failure) if failure.is_object_missing() => {}
             Err(failure) => return Err(Error::from_call(doing, failure)),
         }
         let object = Lease::new(lease, spec);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match call(Access::leases("create"), || self.leases.create(&params, &object)).await {
+        match self.call(Access::leases("create"), || self.leases.create(&params, &object)).await {
             Ok(_) => Ok(true),
             // Somebody was faster; there is a lease, and that is what was wanted.
             Err(failure) if failure.status().is_some_and(kube::core::Status::is_already_exists) => Ok(false),

@@ -19,7 +19,6 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     CONTROLLER_TIMEOUT, Client, FIELD_MANAGER, LEASE_LABEL, WITHDRAW_TIMEOUT,
     acquire::{Acquire, PENDING_VALIDITY, Progress, Wait},
-    call,
     decide::{Acquiring, Grant, View, acquiring},
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result, Stop},
     hold::{Beats, Hold, deadline},
@@ -155,9 +154,8 @@ impl<'a> Attempt<'a> {
         mut stop: Pin<&mut S>,
         progress: &mut impl FnMut(Progress<'_>),
     ) -> Ending {
-        let leases = self.client.leases.clone();
         self.create = Some(self.create());
-        let mut lease_watch = Some(watch::object(leases, &self.want.lease, From::Now, Access::leases));
+        let mut lease_watch = Some(self.client.watch_from(&self.want.lease, From::Now));
         let mut own_watch: Option<Watch<LeaseRequest>> = None;
         let mut look: Option<Pending<Result<Lease, CallFailure>>> = None;
         let mut beat: Option<Pending<Result<LeaseRequest, CallFailure>>> = None;
@@ -203,7 +201,7 @@ impl<'a> Attempt<'a> {
                         self.created = Some(Created::from(object));
                         probe_at = Some(now + PROBE_AFTER);
                         silence_at = Some(now + CONTROLLER_TIMEOUT);
-                        beaten_at = (self.want.wait != Wait::No).then(|| (now, names::jitter()));
+                        beaten_at = (self.want.wait != Wait::No).then(|| (now, names::jitter(&*self.client.random)));
                         progress(Progress::Requested { request: &self.request });
                     }
                     Err(failure) => return self.not_created(failure).await,
@@ -266,7 +264,7 @@ impl<'a> Attempt<'a> {
                     }
                 }
                 () = at_if_any(beat_at) => {
-                    beaten_at = Some((Instant::now(), names::jitter()));
+                    beaten_at = Some((Instant::now(), names::jitter(&*self.client.random)));
                     if beat.is_none() {
                         beat = Some(self.beat());
                     }
@@ -301,18 +299,19 @@ impl<'a> Attempt<'a> {
     }
 
     fn create(&self) -> Pending<Result<LeaseRequest, CallFailure>> {
-        let requests = self.client.requests.clone();
+        let client = self.client.clone();
         let object = self.object();
         Box::pin(async move {
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-            let failure = match call(Access::requests("create"), || requests.create(&params, &object)).await {
-                Ok(created) => return Ok(created),
-                Err(failure) => failure,
-            };
+            let failure =
+                match client.call(Access::requests("create"), || client.requests.create(&params, &object)).await {
+                    Ok(created) => return Ok(created),
+                    Err(failure) => failure,
+                };
             if failure.status().is_some_and(kube::core::Status::is_already_exists) {
                 // The name is random: it is ours, from a try whose answer was lost.
                 let name = object.metadata.name.as_deref().unwrap_or_default();
-                let found = call(Access::requests("get"), || requests.get(name)).await;
+                let found = client.call(Access::requests("get"), || client.requests.get(name)).await;
                 if let Some(found) = found.ok().filter(|found| found.spec == object.spec) {
                     return Ok(found);
                 }
@@ -324,12 +323,12 @@ impl<'a> Attempt<'a> {
     fn watch_own(&self) -> Watch<LeaseRequest> {
         let version = self.created.as_ref().map(|created| created.version.clone());
         let from = version.filter(|version| !version.is_empty()).map_or(From::Now, From::After);
-        watch::object(self.client.requests.clone(), &self.request, from, Access::requests)
+        watch::object(self.client.requests.clone(), &self.request, from, Access::requests, self.client.random.clone())
     }
 
     fn look(&self) -> Pending<Result<Lease, CallFailure>> {
-        let (leases, name) = (self.client.leases.clone(), self.want.lease.clone());
-        Box::pin(async move { call(Access::leases("get"), || leases.get(&name)).await })
+        let (client, name) = (self.client.clone(), self.want.lease.clone());
+        Box::pin(async move { client.call(Access::leases("get"), || client.leases.get(&name)).await })
     }
 
     /// Says that somebody still waits.

@@ -77,6 +77,13 @@ impl Hold {
         }
     }
 
+    /// The value to raise the request's counter to. No value is sent twice, also where nobody has answered:
+    /// the controller may have acted on it long ago, and a deadline must not be counted from the second time.
+    pub(crate) fn next_counter(&mut self) -> i64 {
+        self.counter = self.counter.max(self.request.renewals) + 1;
+        self.counter
+    }
+
     /// Takes over what a renewal brought. `sent` was read before the renewal was sent.
     pub(crate) fn renewed(&mut self, grant: Grant, sent: Moment, counter: i64) {
         self.deadline = deadline(sent, grant.length_ms);
@@ -159,6 +166,29 @@ mod tests {
         {
             assert_eq!(deadline(at(1_000), ttl_ms), at(1_000 + deadline_ms), "{ttl_ms}");
         }
+    }
+
+    #[test]
+    fn a_renewal_that_nobody_answered_is_not_sent_again_under_its_number() {
+        let mut hold = Hold {
+            lease: "l".to_owned(),
+            namespace: "ns".to_owned(),
+            holder: "h".to_owned(),
+            request: RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 3 },
+            token: 7,
+            acquired: String::new(),
+            expires: String::new(),
+            ttl_ms: 10_000,
+            renewals: 0,
+            deadline: at(0),
+            counter: 2,
+            watch: None,
+        };
+        assert_eq!(hold.next_counter(), 4, "above what was acted on");
+        assert_eq!(hold.next_counter(), 5, "the answer to the fourth was lost");
+        let grant = Grant { acted_on: 5, ..hold.grant() };
+        hold.renewed(grant, at(100), 5);
+        assert_eq!((hold.next_counter(), hold.deadline()), (6, at(9_600)));
     }
 
     #[test]

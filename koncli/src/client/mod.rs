@@ -48,7 +48,7 @@ pub use clock::{Clock, Moment, SystemClock};
 pub use connect::{ConnectOptions, Connection, connect};
 pub use error::{Access, CallFailure, CallFailureKind, Error, LeaseSeen, Problem, Result, Stop};
 pub use hold::Hold;
-pub use names::object_name_problem;
+pub use names::{Randomness, SystemRandomness, object_name_problem};
 pub use owner::{Owner, find_owner};
 pub use release::{Forced, Released};
 pub use renew::Renewed;
@@ -74,6 +74,7 @@ pub struct Client {
     requests: Api<LeaseRequest>,
     namespace: String,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Randomness>,
     owner: Option<OwnerReference>,
 }
 
@@ -93,6 +94,7 @@ impl Client {
             kube,
             namespace: namespace.to_owned(),
             clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandomness),
             owner: None,
         }
     }
@@ -101,6 +103,13 @@ impl Client {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same, with chance from another source: for tests.
+    #[must_use]
+    pub fn with_randomness(mut self, random: Arc<dyn Randomness>) -> Self {
+        self.random = random;
         self
     }
 
@@ -140,7 +149,7 @@ impl Client {
 
     /// Reads a Lease for something that is being done.
     async fn lease_for(&self, lease: &str, doing: &str) -> Result<Lease> {
-        match call(Access::leases("get"), || self.leases.get(lease)).await {
+        match self.call(Access::leases("get"), || self.leases.get(lease)).await {
             Ok(found) => Ok(found),
             Err(failure) if failure.is_object_missing() => Err(self.no_such_lease(lease, doing).await),
             Err(failure) => Err(Error::from_call(doing, failure)),
@@ -194,7 +203,7 @@ impl Client {
             true => ListParams::default().labels(&format!("{LEASE_LABEL}={lease}")),
             false => ListParams::default(),
         };
-        let listed = call(Access::requests("list"), || self.requests.list(&params)).await;
+        let listed = self.call(Access::requests("list"), || self.requests.list(&params)).await;
         let mut found = listed.map_err(|failure| Error::from_call(doing, failure))?.items;
         found.retain(|request| request.spec.lease == lease);
         Ok(found)
@@ -202,7 +211,20 @@ impl Client {
 
     /// A watch of a Lease that begins with what it is now.
     fn watch_lease(&self, lease: &str) -> watch::Watch<Lease> {
-        watch::object(self.leases.clone(), lease, watch::From::Now, Access::leases)
+        self.watch_from(lease, watch::From::Now)
+    }
+
+    /// A watch of a Lease from some point on.
+    fn watch_from(&self, lease: &str, from: watch::From) -> watch::Watch<Lease> {
+        watch::object(self.leases.clone(), lease, from, Access::leases, self.random.clone())
+    }
+
+    /// As the function [`call`], with this client's chance.
+    async fn call<T, F>(&self, access: Access, attempt: impl FnMut() -> F) -> Result<T, CallFailure>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        call_again(&*self.random, access, attempt).await
     }
 
     /// Deletes a request, if it is still the one that is meant. Deleting one that is gone already succeeds.
@@ -211,7 +233,7 @@ impl Client {
             preconditions: uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        match call(Access::requests("delete"), || self.requests.delete(name, &params)).await {
+        match self.call(Access::requests("delete"), || self.requests.delete(name, &params)).await {
             Ok(_) => Ok(()),
             // Gone, or another request of that name: ours is not there either way.
             Err(failure) if failure.is_object_missing() || failure.is_conflict() => Ok(()),
@@ -235,7 +257,18 @@ pub(crate) fn is_held_by(lease: &Lease, holder: &str) -> bool {
 }
 
 /// Calls the API server, for a limited time, and again when it says that it is busy.
-pub async fn call<T, F>(access: Access, mut attempt: impl FnMut() -> F) -> Result<T, CallFailure>
+pub async fn call<T, F>(access: Access, attempt: impl FnMut() -> F) -> Result<T, CallFailure>
+where
+    F: Future<Output = kube::Result<T>>,
+{
+    call_again(&SystemRandomness, access, attempt).await
+}
+
+async fn call_again<T, F>(
+    random: &dyn Randomness,
+    access: Access,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, CallFailure>
 where
     F: Future<Output = kube::Result<T>>,
 {
@@ -253,7 +286,7 @@ where
         if !busy || started.elapsed() + delay >= CALL_TIMEOUT {
             return Err(CallFailure { access, kind: CallFailureKind::Kube(error) });
         }
-        tokio::time::sleep(delay.mul_f64(names::jitter())).await;
+        tokio::time::sleep(delay.mul_f64(names::jitter(random))).await;
         delay = delay.saturating_mul(2);
     }
 }

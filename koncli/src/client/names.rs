@@ -11,23 +11,38 @@ const LABEL_MAX: usize = 63;
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX: usize = 10;
 
-/// Bytes from the operating system's random source.
-fn random_bytes<const N: usize>() -> Result<[u8; N], Problem> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(read) => filled += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Problem::Local(format!("the operating system gives no random numbers: {error}"))),
+/// Where chance comes from: the names of requests, and by how much pauses differ.
+pub trait Randomness: Send + Sync + 'static {
+    /// Fills the whole slice.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), String>;
+}
+
+/// The operating system's random source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemRandomness;
+
+impl Randomness for SystemRandomness {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), String> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+                Ok(read) => filled += read,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(format!("the operating system gives no random numbers: {error}")),
+            }
         }
+        Ok(())
     }
-    Ok(bytes)
 }
 
 /// A new name for a request for `lease`: the lease's name, shortened if needed, and ten random characters.
-pub(crate) fn request_name(lease: &str) -> Result<String, Problem> {
-    Ok(request_name_from(lease, random_bytes()?))
+pub(crate) fn request_name(lease: &str, random: &dyn Randomness) -> Result<String, Problem> {
+    let mut bytes = [0; SUFFIX];
+    random.fill(&mut bytes).map_err(Problem::Local)?;
+    Ok(request_name_from(lease, bytes))
 }
 
 fn request_name_from(lease: &str, random: [u8; SUFFIX]) -> String {
@@ -70,8 +85,11 @@ pub fn object_name_problem(name: &str) -> Option<String> {
 }
 
 /// A number from 0.8 to 1.2, so that many clients that started together do not stay together.
-pub(crate) fn jitter() -> f64 {
-    let [byte] = random_bytes().unwrap_or([128]);
+pub(crate) fn jitter(random: &dyn Randomness) -> f64 {
+    let mut byte = [128];
+    // Without chance everybody pauses for as long: worse, and no reason to fail.
+    let _ = random.fill(&mut byte);
+    let [byte] = byte;
     // 256 and not 255: the sum of rounded parts would be a little above 1.2.
     0.8 + 0.4 * f64::from(byte) / 256.0
 }
@@ -83,9 +101,9 @@ mod tests {
     #[test]
     fn request_names_are_valid_and_differ() {
         for lease in ["db-migration", "a.b", &"x".repeat(253), &format!("{}.y", "x".repeat(241)), "a"] {
-            let name = request_name(lease).expect("random");
+            let name = request_name(lease, &SystemRandomness).expect("random");
             assert_eq!(object_name_problem(&name), None, "{name}");
-            assert_ne!(name, request_name(lease).expect("random"));
+            assert_ne!(name, request_name(lease, &SystemRandomness).expect("random"));
         }
         assert_eq!(request_name_from("db-migration", [0; 10]), "db-migration-bbbbbbbbbb");
     }
@@ -112,7 +130,7 @@ mod tests {
     #[test]
     fn jitter_stays_within_a_fifth() {
         for _ in 0..10_000 {
-            assert!((0.8..=1.2).contains(&jitter()));
+            assert!((0.8..=1.2).contains(&jitter(&SystemRandomness)));
         }
     }
 }

@@ -9,12 +9,12 @@ use kube::api::{Patch, PatchParams};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    CONTROLLER_TIMEOUT, Client, FIELD_MANAGER, call,
+    CONTROLLER_TIMEOUT, Client, FIELD_MANAGER,
     decide::{View, force_recorded, holding_uid, released},
     error::{Access, Error, LeaseSeen, Problem, Result},
     hold::Hold,
     is_held_by, is_pending,
-    watch::{self, From, Seen, Watch},
+    watch::{From, Seen, Watch},
 };
 
 /// What a release did.
@@ -61,7 +61,7 @@ impl Client {
         let request = status.and_then(|status| status.request.as_ref()).filter(|_| is_held_by(&found, holder));
         if let Some(request) = request {
             let from = found.metadata.resource_version.clone().map_or(From::Now, From::After);
-            let watch = watch::object(self.leases.clone(), lease, from, Access::leases);
+            let watch = self.watch_from(lease, from);
             self.release_request(&doing, &request.name, &request.uid, watch).await?;
             let token = status.and_then(|status| status.fencing_token).unwrap_or_default();
             return Ok(Released::Released { token });
@@ -167,14 +167,14 @@ impl Client {
             }));
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             let patched =
-                call(Access::lease_status("patch"), || self.leases.patch_status(lease, &params, &patch)).await;
+                self.call(Access::lease_status("patch"), || self.leases.patch_status(lease, &params, &patch)).await;
             match patched {
                 Ok(_) => {}
                 // It changed meanwhile, perhaps to another holder: look again before evicting.
                 Err(failure) if failure.is_conflict() && attempt < FORCE_TRIES => continue,
                 Err(failure) => return Err(Error::from_call(doing, failure)),
             }
-            let mut watch = watch::object(self.leases.clone(), lease, From::After(version), Access::leases);
+            let mut watch = self.watch_from(lease, From::After(version));
             let until = Instant::now() + CONTROLLER_TIMEOUT;
             let left = "the status is cleared, and is acted on as soon as one runs";
             while !force_recorded(uid, view(&self.next_seen(&mut watch, until, &doing, left).await?)) {}

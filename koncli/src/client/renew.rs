@@ -6,13 +6,13 @@ use kube::api::{Patch, PatchParams};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    CONTROLLER_TIMEOUT, Client, FIELD_MANAGER, call,
+    CONTROLLER_TIMEOUT, Client, FIELD_MANAGER,
     clock::Moment,
     decide::{Grant, Renewing, View, grant_to, renewing},
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result},
     hold::Hold,
     is_held_by,
-    watch::{self, From, Seen, Watch},
+    watch::{From, Seen, Watch},
 };
 
 /// What a renewal brought.
@@ -58,7 +58,7 @@ impl Client {
             return Err(not_holder());
         };
         let from = found.metadata.resource_version.clone().map_or(From::Now, From::After);
-        let mut watch = watch::object(self.leases.clone(), lease, from, Access::leases);
+        let mut watch = self.watch_from(lease, from);
         let task = Task { doing: &doing, request, before: &before, watch: &mut watch };
         let (grant, _, _) = self.renew_request(task, before.acted_on + 1).await?;
         Ok(Renewed {
@@ -79,7 +79,7 @@ impl Client {
         let doing =
             format!("renew lease \"{}\" in namespace \"{}\" as \"{}\"", hold.lease, self.namespace, hold.holder);
         let (request, before) = (hold.request.clone(), hold.grant());
-        let counter = hold.counter.max(before.acted_on) + 1;
+        let counter = hold.next_counter();
         // Taken out: what a failed renewal has read of it is not read again, so it must not be kept then.
         let mut watch = hold.watch.take().unwrap_or_else(|| self.watch_lease(&hold.lease));
         let task = Task { doing: &doing, request: &request, before: &before, watch: &mut watch };
@@ -123,7 +123,7 @@ impl Client {
                     }
                     // The counter only rises, and somebody else has raised it further meanwhile.
                     Err(failure) if failure.status().is_some_and(kube::core::Status::is_invalid) && asked == counter => {
-                        let found = call(Access::requests("get"), || self.requests.get(name)).await;
+                        let found = self.call(Access::requests("get"), || self.requests.get(name)).await;
                         let current = found.map_err(|failure| Error::from_call(doing, failure))?.spec.renewals;
                         asked = current.max(asked) + 1;
                         sent = self.clock.now();
@@ -160,6 +160,6 @@ impl Client {
         let patch = serde_json::json!({ "metadata": { "uid": uid }, "spec": { "renewals": counter } });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(patch);
-        call(Access::requests("patch"), || self.requests.patch(name, &params, &patch)).await
+        self.call(Access::requests("patch"), || self.requests.patch(name, &params, &patch)).await
     }
 }

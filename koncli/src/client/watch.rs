@@ -1,6 +1,6 @@
 //! A watch on one object that goes on until it is dropped.
 
-use std::{fmt::Debug, pin::Pin, time::Duration};
+use std::{fmt::Debug, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use kube::{
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     error::{Access, CallFailure, CallFailureKind, is_refusal, is_transient},
-    names,
+    names::{self, Randomness},
 };
 
 /// From where a watch starts.
@@ -66,11 +66,18 @@ struct Watcher<K> {
     /// Whether it was ever allowed, and how often in a row it has been refused since.
     allowed: bool,
     refusals: u32,
+    random: Arc<dyn Randomness>,
 }
 
 /// Watches one object. The stream survives closed connections, expired resourceVersions and an API
 /// server that is away or has just started; it ends only with an error that trying again does not mend.
-pub(crate) fn object<K>(api: Api<K>, name: &str, from: From, access: fn(&'static str) -> Access) -> Watch<K>
+pub(crate) fn object<K>(
+    api: Api<K>,
+    name: &str,
+    from: From,
+    access: fn(&'static str) -> Access,
+    random: Arc<dyn Randomness>,
+) -> Watch<K>
 where
     K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -83,6 +90,7 @@ where
         failures: 0,
         allowed: false,
         refusals: 0,
+        random,
     };
     stream::unfold(watcher, |mut watcher| async move {
         let item = watcher.next().await?;
@@ -221,7 +229,7 @@ where
     }
 
     fn backoff(&self) -> Duration {
-        BACKOFF_FIRST.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX).mul_f64(names::jitter())
+        BACKOFF_FIRST.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX).mul_f64(names::jitter(&*self.random))
     }
 }
 
@@ -231,10 +239,7 @@ fn version_of<K: kube::Resource>(object: &K) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::VecDeque,
-        sync::{Arc, Mutex},
-    };
+    use std::{collections::VecDeque, sync::Mutex};
 
     use konductor_crds::Lease;
     use kube::client::Body;
@@ -275,7 +280,7 @@ mod tests {
             }
         });
         let api: Api<Lease> = Api::namespaced(kube::Client::new(service, "default"), "default");
-        let mut watch = object(api, "x", from, Access::leases);
+        let mut watch = object(api, "x", from, Access::leases, Arc::new(names::SystemRandomness));
         let mut told = Vec::new();
         while told.len() < count {
             let Some(item) = watch.next().await else { break };
