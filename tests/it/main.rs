@@ -20,3 +20,4 @@ mod readme;
 mod rights;
 mod smoke;
 mod storm;
+mod verify;
