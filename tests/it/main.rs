@@ -20,4 +20,5 @@ mod readme;
 mod rights;
 mod smoke;
 mod storm;
+mod torture;
 mod verify;

@@ -17,6 +17,35 @@ const TO: &str = "/registry/konductor.io0";
 /// Inside of the range that is read, outside of every prefix that kube-apiserver watches.
 const MARKER: &str = "/registry/konductor.io/~end";
 
+/// How large etcd's data is, in bytes.
+pub(crate) async fn size(etcd: &str) -> Result<u64> {
+    let answer = web::post(&format!("{etcd}/v3/maintenance/status"), &json!({})).await?;
+    let status: Value = serde_json::from_str(&answer.body).with_context(|| format!("etcd says {}", answer.body))?;
+    let size = number(status.get("dbSize")).with_context(|| format!("etcd says {}", answer.body))?;
+    Ok(size.unsigned_abs())
+}
+
+/// Writes until there is no room, outside of everything that is watched.
+pub(crate) async fn fill(etcd: &str) -> Result<()> {
+    let (key, value) = (BASE64.encode("/ballast"), BASE64.encode(vec![b'x'; 256 * 1024]));
+    // More than there is room for, many times: each of them is a revision of its own.
+    for _ in 0..256 {
+        let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": key, "value": value})).await?;
+        if put.body.contains("space exceeded") {
+            return Ok(());
+        }
+    }
+    bail!("etcd takes everything")
+}
+
+/// Tells etcd that it has room again.
+pub(crate) async fn disarm(etcd: &str) -> Result<()> {
+    let request = json!({"action": "DEACTIVATE", "alarm": "NOSPACE"});
+    let answer = web::post(&format!("{etcd}/v3/maintenance/alarm"), &request).await?;
+    let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": BASE64.encode("/ballast")})).await?;
+    if put.status == 200 { Ok(()) } else { bail!("etcd goes on refusing: {} {}", answer.body, put.body) }
+}
+
 /// Reads everything up to now.
 pub(crate) async fn history(etcd: &str, namespace: &str) -> Result<History> {
     let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": BASE64.encode(MARKER)})).await?;
