@@ -1,5 +1,6 @@
 //! What was typed: commands, flags and their help, nothing that acts.
 
+mod verify;
 mod workbench;
 
 use std::{path::PathBuf, time::Duration};
@@ -7,6 +8,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
+pub use verify::{RecordArgs, VerifyArgs};
 pub use workbench::{BenchArgs, EvalArgs, InspectArgs, NewArgs, ReplayArgs, SimulateArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
@@ -121,6 +123,12 @@ pub enum LeaseCommand {
     Delete(NameArgs),
     /// Show the last holds of a lease
     History(NameArgs),
+    /// Record what happens to leases and their requests, for verify
+    #[command(after_help = verify::RECORD_HELP)]
+    Record(RecordArgs),
+    /// Judge what has happened: a recording, or an API server's audit log
+    #[command(after_help = verify::verify_help())]
+    Verify(VerifyArgs),
 }
 
 /// A lease.
@@ -287,7 +295,7 @@ fn ttl(text: &str) -> Result<String, konductor_crds::time::DurationError> {
     parse_ttl(text).map(|_| text.to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, konductor_crds::time::DurationError> {
+pub(crate) fn duration(text: &str) -> Result<Duration, konductor_crds::time::DurationError> {
     parse_duration(text).map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
 }
 

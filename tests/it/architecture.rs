@@ -60,6 +60,34 @@ fn the_workbench_opens_nothing_and_starts_nothing() {
     }
 }
 
+#[test]
+fn the_judge_of_histories_shares_nothing_with_what_it_judges() {
+    assert_eq!(dependencies("konductor-verify"), ["konductor-crds", "serde", "serde_json"]);
+    let mut sources = Vec::new();
+    files(&repo::path("koncli/verify/src"), &mut sources);
+    assert!(sources.len() > 6, "{} sources", sources.len());
+    for source in sources {
+        let text = std::fs::read_to_string(&source).expect("readable");
+        for stranger in ["std::fs", "std::io", "std::net", "std::process", "Instant::now", "SystemTime::now"] {
+            assert!(!text.contains(stranger), "{} uses {stranger}", source.display());
+        }
+    }
+}
+
+/// README.md shows the audit policy that `koncli lease verify` prints.
+#[test]
+fn the_audit_policy_of_the_readme_is_the_one_that_is_shipped() {
+    let shipped: Value = serde_yaml::from_str(konductor_verify::audit::POLICY).expect("YAML");
+    let readme = repo::text("README.md");
+    let blocks = konductor_tests::markdown::blocks(&readme);
+    let shown: Vec<Value> = blocks
+        .iter()
+        .filter(|block| block.text.contains("audit.k8s.io"))
+        .map(|block| serde_yaml::from_str(&block.text).expect("YAML"))
+        .collect();
+    assert_eq!(shown, [shipped]);
+}
+
 /// Every file below a directory, without what is built and what git keeps for itself.
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).expect("readable").map(|entry| entry.expect("readable")) {

@@ -21,3 +21,5 @@ mod readme;
 mod rights;
 mod smoke;
 mod storm;
+mod torture;
+mod verify;

@@ -164,6 +164,11 @@ impl Running {
         self.process.signal(signal);
     }
 
+    /// Sends a signal to it and to the children that are still in its process group.
+    pub fn signal_group(&self, signal: Signal) {
+        self.process.signal_group(signal);
+    }
+
     /// Kills it with SIGKILL, and the children that are still in its process group.
     pub fn kill(&self) {
         self.process.kill();

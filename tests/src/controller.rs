@@ -231,7 +231,7 @@ impl ControlPlane {
     ///
     /// # Panics
     /// If our manifests are not installed.
-    async fn kubeconfig_for_controller(&self) -> std::path::PathBuf {
+    pub(crate) async fn kubeconfig_for_controller(&self) -> std::path::PathBuf {
         // Asked for once: a controller can also be started while kube-apiserver is down.
         let known = self.directory().join("users/konductor-system.konductor-controller.kubeconfig");
         if known.exists() {

@@ -10,72 +10,41 @@ use serde_json::{Value, json};
 
 use crate::web;
 
-/// What a write did to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It was not there before.
-    Created,
-    /// It was there before.
-    Updated,
-    /// It is gone; the event shows what it was.
-    Deleted,
-}
-
-/// One of our objects.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Stored {
-    /// A Lease.
-    Lease(Box<Lease>),
-    /// A LeaseRequest.
-    Request(Box<LeaseRequest>),
-}
-
-/// One write.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// etcd's revision, which is the resourceVersion of the object after the write. It orders all writes.
-    pub revision: i64,
-    /// What it did.
-    pub change: Change,
-    /// The name of the object.
-    pub name: String,
-    /// The object.
-    pub object: Stored,
-}
-
-/// Every write to the Leases and LeaseRequests of a namespace, in order.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct History {
-    /// The writes.
-    pub events: Vec<Event>,
-}
-
-impl History {
-    /// The states of one Lease, in order; a deletion shows the last state again.
-    pub fn lease<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (i64, Change, &'a Lease)> {
-        self.events.iter().filter(move |event| event.name == name).filter_map(|event| match &event.object {
-            Stored::Lease(lease) => Some((event.revision, event.change, &**lease)),
-            Stored::Request(_) => None,
-        })
-    }
-
-    /// How many writes there were after a revision: what an idle controller must not make.
-    #[must_use]
-    pub fn writes_after(&self, revision: i64) -> usize {
-        self.events.iter().filter(|event| event.revision > revision).count()
-    }
-
-    /// The revision of the last write.
-    #[must_use]
-    pub fn revision(&self) -> i64 {
-        self.events.last().map_or(0, |event| event.revision)
-    }
-}
+pub use konductor_verify::{Change, Event, History, Stored};
 
 const FROM: &str = "/registry/konductor.io/";
 const TO: &str = "/registry/konductor.io0";
 /// Inside of the range that is read, outside of every prefix that kube-apiserver watches.
 const MARKER: &str = "/registry/konductor.io/~end";
+
+/// How large etcd's data is, in bytes.
+pub(crate) async fn size(etcd: &str) -> Result<u64> {
+    let answer = web::post(&format!("{etcd}/v3/maintenance/status"), &json!({})).await?;
+    let status: Value = serde_json::from_str(&answer.body).with_context(|| format!("etcd says {}", answer.body))?;
+    let size = number(status.get("dbSize")).with_context(|| format!("etcd says {}", answer.body))?;
+    Ok(size.unsigned_abs())
+}
+
+/// Writes until there is no room, outside of everything that is watched.
+pub(crate) async fn fill(etcd: &str) -> Result<()> {
+    let (key, value) = (BASE64.encode("/ballast"), BASE64.encode(vec![b'x'; 256 * 1024]));
+    // More than there is room for, many times: each of them is a revision of its own.
+    for _ in 0..256 {
+        let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": key, "value": value})).await?;
+        if put.body.contains("space exceeded") {
+            return Ok(());
+        }
+    }
+    bail!("etcd takes everything")
+}
+
+/// Tells etcd that it has room again.
+pub(crate) async fn disarm(etcd: &str) -> Result<()> {
+    let request = json!({"action": "DEACTIVATE", "alarm": "NOSPACE"});
+    let answer = web::post(&format!("{etcd}/v3/maintenance/alarm"), &request).await?;
+    let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": BASE64.encode("/ballast")})).await?;
+    if put.status == 200 { Ok(()) } else { bail!("etcd goes on refusing: {} {}", answer.body, put.body) }
+}
 
 /// Reads everything up to now.
 pub(crate) async fn history(etcd: &str, namespace: &str) -> Result<History> {
@@ -100,7 +69,7 @@ pub(crate) async fn history(etcd: &str, namespace: &str) -> Result<History> {
         Ok(false)
     })
     .await?;
-    Ok(History { events })
+    Ok(History { events, complete: true, ..History::default() })
 }
 
 /// etcd's JSON writes 64-bit numbers as strings and leaves zeros out.
@@ -136,5 +105,6 @@ fn read(event: &Value, namespace: &str) -> Result<Option<Event>> {
         request.metadata.resource_version = Some(revision.to_string());
         Stored::Request(Box::new(request))
     };
-    Ok(Some(Event { revision, change, name: name.to_owned(), object }))
+    let (namespace, name) = (of.to_owned(), name.to_owned());
+    Ok(Some(Event { revision, change, namespace, name, object, seen: None, follows: None }))
 }

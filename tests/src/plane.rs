@@ -5,7 +5,7 @@ use std::{
     process::Command,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a server may take to start: 2 s when nothing else runs.
 const START_MOST: Duration = Duration::from_secs(60);
+/// How much more etcd may keep before it is full.
+const ETCD_ROOM: u64 = 2 << 20;
 /// How long a server may take to stop when asked nicely.
 const STOP_MOST: Duration = Duration::from_secs(20);
 
@@ -41,6 +43,8 @@ pub struct ControlPlane {
     admin: Client,
     _ports: [Port; 3],
     counter: AtomicU32,
+    /// How large etcd's data may become, in bytes; 0 is etcd's own limit, 2 GiB.
+    etcd_quota: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +100,7 @@ impl ControlPlane {
             admin,
             _ports: [etcd, peer, apiserver],
             counter: AtomicU32::new(0),
+            etcd_quota: AtomicU64::new(0),
         };
         // Side by side: kube-apiserver waits for etcd by itself.
         plane.spawn(Server::Etcd)?;
@@ -118,7 +123,12 @@ impl ControlPlane {
         if slot.as_ref().is_some_and(|process| process.exit().is_none()) {
             bail!("{} runs already", server.name());
         }
-        *slot = Some(Process::start(server.name(), self.servers.command(server), &self.servers.log(server), None)?);
+        let mut command = self.servers.command(server);
+        let quota = self.etcd_quota.load(Ordering::Relaxed);
+        if server == Server::Etcd && quota > 0 {
+            command.arg(format!("--quota-backend-bytes={quota}"));
+        }
+        *slot = Some(Process::start(server.name(), command, &self.servers.log(server), None)?);
         Ok(())
     }
 
@@ -213,6 +223,33 @@ impl ControlPlane {
     /// Starts etcd again.
     pub async fn start_etcd(&self) {
         self.start_server(Server::Etcd).await;
+    }
+
+    /// Lets etcd run full: it is started again with little room, which is then used up, until it refuses every write.
+    ///
+    /// # Panics
+    /// If that does not come about.
+    pub async fn fill_etcd(&self) {
+        let url = self.servers.etcd_url();
+        let filled = async {
+            let size = etcd::size(&url).await?;
+            self.etcd_quota.store(size + ETCD_ROOM, Ordering::Relaxed);
+            self.kill_etcd();
+            self.start_etcd().await;
+            etcd::fill(&url).await
+        };
+        filled.await.unwrap_or_else(|problem| panic!("cannot fill etcd: {problem:#}"));
+    }
+
+    /// Gives etcd room again. Nothing is compacted: [`Self::history`] needs all of it.
+    ///
+    /// # Panics
+    /// If etcd goes on refusing.
+    pub async fn relieve_etcd(&self) {
+        self.etcd_quota.store(0, Ordering::Relaxed);
+        self.kill_etcd();
+        self.start_etcd().await;
+        etcd::disarm(&self.servers.etcd_url()).await.unwrap_or_else(|problem| panic!("{problem:#}"));
     }
 
     /// Installs what `kubectl apply -k` would: `crds/` and `deploy/rbac/`, from the files of the repository, and waits

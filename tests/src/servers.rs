@@ -156,6 +156,12 @@ impl Servers {
         format!("http://127.0.0.1:{}", self.ports.etcd)
     }
 
+    /// The port of kube-apiserver.
+    #[must_use]
+    pub fn apiserver_port(&self) -> u16 {
+        self.ports.apiserver
+    }
+
     /// A kubeconfig for a token.
     ///
     /// # Errors

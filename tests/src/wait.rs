@@ -53,3 +53,8 @@ pub async fn within<T, S: Display>(what: &str, most: Duration, mut ask: impl Asy
 pub async fn eventually<T, S: Display>(what: &str, ask: impl AsyncFnMut() -> Result<T, S>) -> T {
     within(what, PATIENCE, ask).await
 }
+
+/// Lets time go by. Only for what lasts by its nature, such as a fault: a test waits for conditions.
+pub async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}

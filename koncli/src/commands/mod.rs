@@ -6,10 +6,12 @@ mod delete;
 mod history;
 mod list;
 mod policy;
+mod record;
 mod release;
 mod renew;
 mod signals;
 mod status;
+mod verify;
 mod waiting;
 
 use std::io::Write as _;
@@ -39,7 +41,11 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
     match command {
         Command::Version => version(out),
         Command::Completion { shell } => completion(shell),
+        Command::Lease(LeaseCommand::Verify(args)) => verify::run(out, &args),
         Command::Lease(command) => {
+            if let LeaseCommand::Record(args) = &command {
+                args.leases.iter().try_for_each(|name| check_name("lease", name))?;
+            }
             if let Some(name) = lease_name_of(&command) {
                 check_name("lease", name)?;
             }
@@ -53,6 +59,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
                 LeaseCommand::Create(args) => create::run(&connection, out, args).await,
                 LeaseCommand::Delete(args) => delete::run(&connection, out, &args.name).await,
                 LeaseCommand::History(args) => history::run(&connection, out, &args.name).await,
+                LeaseCommand::Record(args) => record::run(&connection, out, &args).await,
+                // Above: it needs no cluster.
+                LeaseCommand::Verify(args) => verify::run(out, &args),
             }
         }
         Command::Policy(command) => {
@@ -71,7 +80,7 @@ fn lease_name_of(command: &LeaseCommand) -> Option<&str> {
         LeaseCommand::Release(args) => Some(&args.of.name),
         LeaseCommand::Status(args) | LeaseCommand::Delete(args) | LeaseCommand::History(args) => Some(&args.name),
         LeaseCommand::Create(args) => Some(&args.name),
-        LeaseCommand::List(_) => None,
+        LeaseCommand::List(_) | LeaseCommand::Record(_) | LeaseCommand::Verify(_) => None,
     }
 }
 

@@ -1,0 +1,61 @@
+//! A short form of each fault of `make torture`; those of `crash` and `storm` are not repeated.
+
+use konductor_tests::{
+    torture::{Fault, Outcome, Torture},
+    *,
+};
+
+/// The same in every run.
+const SEED: u64 = 7;
+
+async fn survived(faults: &[Fault]) -> Outcome {
+    let plane = ControlPlane::installed().await;
+    let mut torture = Torture::new(&plane, SEED, 4).await;
+    for fault in faults {
+        torture.suffers(*fault).await;
+    }
+    let outcome = torture.ends().await;
+    println!("{outcome}\n{:?}", outcome.operations);
+    outcome.is_fine();
+    assert!(outcome.report.figures.grants > 10, "{outcome}");
+    outcome
+}
+
+#[tokio::test]
+async fn a_worker_that_slept_through_its_hold_writes_nothing_any_more() {
+    let plane = ControlPlane::installed().await;
+    let mut torture = Torture::new(&plane, SEED, 4).await;
+    torture.suffers(Fault::KillWorker).await;
+    // Whether it sleeps while it holds, and somebody else writes meanwhile, is chance.
+    for _ in 0..8 {
+        torture.suffers(Fault::StopWorker).await;
+        if torture.refused() > 0 {
+            break;
+        }
+    }
+    let outcome = torture.ends().await;
+    println!("{outcome}\n{:?}", outcome.operations);
+    outcome.is_fine();
+    assert!(outcome.refused > 0, "no old token was ever tried, so nothing was tested: {outcome}");
+}
+
+#[tokio::test]
+async fn a_line_that_is_slow_silent_or_cut_costs_time_and_nothing_else() {
+    survived(&[Fault::SlowLine, Fault::SilentLine, Fault::CutLine, Fault::SilentLine]).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_full_refuses_and_nothing_is_lost() {
+    let outcome = survived(&[Fault::FullEtcd]).await;
+    assert!(outcome.operations.keys().any(|operation| operation.starts_with("acquire") && operation != "acquire 0"));
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_killed_or_frozen_is_waited_for() {
+    survived(&[Fault::KillEtcd, Fault::StopEtcd, Fault::StopApiserver]).await;
+}
+
+#[tokio::test]
+async fn controllers_whose_token_has_expired_grant_nothing_until_they_have_a_new_one() {
+    survived(&[Fault::BadToken]).await;
+}
