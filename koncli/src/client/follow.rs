@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     error::{Access, CallFailure, CallFailureKind},
-    names,
+    names::{self, SystemRandomness},
 };
 
 /// What became known.
@@ -83,7 +83,7 @@ where
             let state = std::mem::replace(&mut self.state, State::Over);
             if self.failures > 0 && matches!(state, State::List | State::Connect) {
                 let delay = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
-                tokio::time::sleep(delay.mul_f64(names::jitter())).await;
+                tokio::time::sleep(delay.mul_f64(names::jitter(&SystemRandomness))).await;
             }
             let item = match state {
                 State::Over => return None,

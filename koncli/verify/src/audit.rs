@@ -176,7 +176,8 @@ impl Log {
         }
         // By uid, and by name in the order of revisions: what was written before a deletion came before it.
         let mut last: HashMap<String, (i64, Stored)> = HashMap::new();
-        let mut named: BTreeMap<(Kind, String, String), Vec<(i64, i64, String)>> = BTreeMap::new();
+        type Name = (Kind, String, String);
+        let mut named: BTreeMap<Name, Vec<(i64, i64, String)>> = BTreeMap::new();
         for event in &self.history.events {
             let uid = match &event.object {
                 Stored::Lease(lease) => lease.metadata.uid.clone(),
