@@ -128,7 +128,7 @@ async fn a_pod_that_ended_while_nobody_looked_is_found_out() {
     let plane = ControlPlane::installed().await;
     let team = plane.namespace("team").await;
     team.create_lease("x", "10m").await;
-    let controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let controller = Controller::start(&plane, ControllerOptions::with("--leader-elect=false")).await;
     let (gone, failed, fine) = (pod(&team, "gone").await, pod(&team, "failed").await, pod(&team, "fine").await);
     let first = asks_from(&team, &gone, "x").await;
     holds(&team, &first).await;
@@ -140,7 +140,7 @@ async fn a_pod_that_ended_while_nobody_looked_is_found_out() {
     pods(&team).delete("gone", &DeleteParams::default().grace_period(0)).await.expect("deleted");
     has(&team, "failed", json!({"phase": "Failed"})).await;
 
-    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let _controller = Controller::start(&plane, ControllerOptions::with("--leader-elect=false")).await;
     holds(&team, &third).await;
     for request in [&first, &second] {
         team.request_is_gone(request).await;
