@@ -19,7 +19,8 @@ async fn audited() -> (ControlPlane, PathBuf) {
         .keep();
     let (policy, log) = (directory.join("policy.yaml"), directory.join("audit.log"));
     std::fs::write(&policy, konductor_verify::audit::POLICY).expect("written");
-    let flags = [("policy-file", &policy), ("log-path", &log)].map(|(flag, path)| format!("--audit-{flag}={}", path.display()));
+    let flags =
+        [("policy-file", &policy), ("log-path", &log)].map(|(flag, path)| format!("--audit-{flag}={}", path.display()));
     let plane = ControlPlane::start(Options { apiserver_flags: flags.to_vec(), ..Options::default() }).await;
     plane.install().await;
     (plane, log)
@@ -154,7 +155,10 @@ async fn a_recorded_storm_is_fine_and_every_forgery_is_found() {
         }
     }
     let text = viewer.koncli("lease verify").arg(file.with_extension("lowered")).run().await.exits_with(1);
-    text.prints("token-does-not-rise").prints("before:").prints("then:").complains("violations of what must never happen");
+    text.prints("token-does-not-rise")
+        .prints("before:")
+        .prints("then:")
+        .complains("violations of what must never happen");
     let name = viewer.koncli("lease verify -o name").arg(file.with_extension("lowered")).run().await.exits_with(1);
     assert!(name.stdout.starts_with("lease.konductor.io/"), "{name}");
 }
@@ -186,12 +190,21 @@ async fn a_recording_ends_as_it_is_told_and_says_why() {
     assert!(!std::fs::read_to_string(&file).expect("readable").contains("other"), "more was recorded than was named");
     let fine = user.koncli("lease verify -o json").arg(&file).run().await.succeeds().json();
     let figures = &fine["figures"];
-    assert_eq!((&figures["leases"], &figures["holds"], &figures["grants"]), (&json!(1), &json!(2), &json!(1)), "{fine:#}");
+    assert_eq!(
+        (&figures["leases"], &figures["holds"], &figures["grants"]),
+        (&json!(1), &json!(2), &json!(1)),
+        "{fine:#}"
+    );
     assert_eq!(figures["unjudged"], json!({"grantsNotSeen": 1}), "{fine:#}");
     assert_eq!(figures["endings"], json!({"Released": 1, "Held": 1}), "{fine:#}");
 
     // Never over another one.
-    user.koncli("lease record --file").arg(&file).run().await.exits_with(2).complains("name a file that does not exist yet");
+    user.koncli("lease record --file")
+        .arg(&file)
+        .run()
+        .await
+        .exits_with(2)
+        .complains("name a file that does not exist yet");
     let timed = user.koncli("lease record --for 1ms").run().await.succeeds();
     assert!(timed.stdout.contains("\"END\"") && timed.stdout.contains("its time is over"), "{timed}");
     // As many as there is room for, and still a recording.
@@ -237,6 +250,11 @@ async fn a_file_that_cannot_be_judged_is_named_with_what_to_do() {
         let refused = user.koncli("lease verify").arg(&file).run().await.exits_with(2).complains(because);
         refused.complains(help).complains(name);
     }
-    user.koncli("lease verify --cut-off").arg(plane.directory().join("cut")).run().await.succeeds().complains("left out");
+    user.koncli("lease verify --cut-off")
+        .arg(plane.directory().join("cut"))
+        .run()
+        .await
+        .succeeds()
+        .complains("left out");
     user.koncli("lease verify").arg(plane.directory().join("nowhere")).run().await.exits_with(2).complains("nowhere");
 }

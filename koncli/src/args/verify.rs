@@ -69,7 +69,11 @@ fn size(text: &str) -> Result<u64, String> {
     let number: u64 = digits.parse().map_err(|_| format!("\"{text}\" is no size; write one such as 64Mi or 2Gi"))?;
     let size = number.checked_mul(factor).ok_or_else(|| format!("\"{text}\" is more than there can be"))?;
     // Less would not hold the first lines.
-    if size < 1 << 12 { Err(format!("\"{text}\" is less than 4Ki, which is no room for a recording")) } else { Ok(size) }
+    if size < 1 << 12 {
+        Err(format!("\"{text}\" is less than 4Ki, which is no room for a recording"))
+    } else {
+        Ok(size)
+    }
 }
 
 #[cfg(test)]
@@ -81,9 +85,13 @@ mod tests {
         assert_eq!(size("4096"), Ok(4096));
         assert_eq!(size("64Mi"), Ok(64 << 20));
         assert_eq!(size("2Gi"), Ok(2 << 30));
-        for (text, because) in
-            [("", "no size"), ("Mi", "no size"), ("1M", "no unit"), ("1Ki", "less than 4Ki"), ("99999999999Gi", "more than")]
-        {
+        for (text, because) in [
+            ("", "no size"),
+            ("Mi", "no size"),
+            ("1M", "no unit"),
+            ("1Ki", "less than 4Ki"),
+            ("99999999999Gi", "more than"),
+        ] {
             assert!(size(text).expect_err(text).contains(because), "{text}");
         }
     }

@@ -307,7 +307,10 @@ mod tests {
             (
                 "forbidden for good",
                 std::iter::once(begin.clone()).chain(vec![(403, status(403)); 10]).collect(),
-                std::iter::once("1 at 8").chain(["trouble"; 9]).chain(["failed to watch leases.konductor.io"]).collect(),
+                std::iter::once("1 at 8")
+                    .chain(["trouble"; 9])
+                    .chain(["failed to watch leases.konductor.io"])
+                    .collect(),
                 std::iter::once("list -").chain(["watch 8"; 10]).collect(),
             ),
         ] {

@@ -91,7 +91,10 @@ fn summary(report: &Report) -> String {
         figures.events, figures.leases, figures.requests, figures.holds, figures.grants, figures.gaps
     );
     if !figures.endings.is_empty() {
-        text.push_str(&format!("\nholds: {}", list(figures.endings.iter().map(|(how, count)| (*how, *count)).collect())));
+        text.push_str(&format!(
+            "\nholds: {}",
+            list(figures.endings.iter().map(|(how, count)| (*how, *count)).collect())
+        ));
     }
     let unjudged = figures.unjudged.iter().map(|(why, count)| (why.as_str(), *count)).collect::<Vec<_>>();
     let unjudged = if unjudged.is_empty() { "nothing".to_owned() } else { list(unjudged) };

@@ -392,9 +392,9 @@ impl<'o> Judge<'o> {
             }
         }
 
-        let same = name.current.filter(|&index| {
-            holding.as_ref().is_some_and(|new| self.holds[index].holding.token == new.token)
-        });
+        let same = name
+            .current
+            .filter(|&index| holding.as_ref().is_some_and(|new| self.holds[index].holding.token == new.token));
         if let (Some(index), Some(new)) = (same, &holding) {
             let old = &self.holds[index].holding;
             for (what, changed) in [
@@ -617,7 +617,9 @@ impl<'o> Judge<'o> {
             }
         }
         // A holder that asks anew keeps its lease: it does not stand in the line.
-        let told = name.untold.and_then(|index| Some((&self.holds[index].holding, name.told.get(&self.holds[index].holding.token)?)));
+        let told = name
+            .untold
+            .and_then(|index| Some((&self.holds[index].holding, name.told.get(&self.holds[index].holding.token)?)));
         if told.is_some_and(|(old, (past, _))| past.how == HoldEnd::Superseded && old.holder == new.holder) {
             return;
         }
@@ -796,7 +798,13 @@ fn shown(change: Change, lease: &Lease) -> String {
         _ => format!("{}, token {token}", phase.as_str()),
     };
     if let Some(past) = status.history.first() {
-        text.push_str(&format!("; before: {} with token {}, {} at {}", past.holder, past.token, past.how.as_str(), past.ended));
+        text.push_str(&format!(
+            "; before: {} with token {}, {} at {}",
+            past.holder,
+            past.token,
+            past.how.as_str(),
+            past.ended
+        ));
     }
     text
 }

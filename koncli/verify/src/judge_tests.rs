@@ -73,7 +73,8 @@ fn free(token: i64) -> Value {
 
 /// The status with a hold of ten seconds from 0 at the head of its history.
 fn after(mut status: Value, holder: &str, token: i64, ended: i64, how: &str) -> Value {
-    let past = json!({"holder": holder, "request": "", "token": token, "acquired": time(0), "ended": time(ended), "how": how});
+    let past =
+        json!({"holder": holder, "request": "", "token": token, "acquired": time(0), "ended": time(ended), "how": how});
     let history = status["history"].as_array_mut().expect("a history");
     history.insert(0, past);
     status
@@ -113,11 +114,7 @@ fn a_forced_release_by_a_patch_is_allowed() {
     let mut patched = held("a", "u1", 7, 0, 10);
     patched["phase"] = json!("Available");
     patched["holder"] = json!("");
-    a_holds()
-        .is(patched)
-        .asks("u2", "b")
-        .is(after(held("b", "u2", 9, 3, 13), "a", 7, 3, "ForceReleased"))
-        .allowed();
+    a_holds().is(patched).asks("u2", "b").is(after(held("b", "u2", 9, 3, 13), "a", 7, 3, "ForceReleased")).allowed();
 }
 
 #[test]
@@ -133,9 +130,7 @@ fn another_request_with_the_same_token_is_refused() {
 #[test]
 fn a_token_that_does_not_rise_is_refused() {
     let freed = || a_holds().leaves("u1", "a").is(after(free(7), "a", 7, 3, "Released")).asks("u2", "b");
-    freed()
-        .is(after(held("b", "u2", 7, 4, 14), "a", 7, 3, "Released"))
-        .refused("a grant with the token 7, after 7");
+    freed().is(after(held("b", "u2", 7, 4, 14), "a", 7, 3, "Released")).refused("a grant with the token 7, after 7");
     freed().is(after(held("b", "u2", 6, 4, 14), "a", 7, 3, "Released")).refused("the token goes back");
     freed().is(after(free(3), "a", 7, 3, "Released")).refused("the token goes back");
 }
@@ -324,17 +319,25 @@ fn by_default(mut status: Value) -> Value {
 }
 
 fn unjudged(figures: &Figures) -> Vec<(Unjudged, usize)> {
-    figures.unjudged.iter().map(|(why, count)| (*why, *count)).filter(|(why, _)| *why != Unjudged::OrdersOfPolicies).collect()
+    figures
+        .unjudged
+        .iter()
+        .map(|(why, count)| (*why, *count))
+        .filter(|(why, _)| *why != Unjudged::OrdersOfPolicies)
+        .collect()
 }
 
 #[test]
 fn a_history_that_begins_in_the_middle_is_no_false_alarm() {
     let begins = || {
-        Story::default().at(5).listed(Kind::LeaseRequest, vec![request("u1", "a", json!({}), 1_790_000_000_000)]).listed(
-            Kind::Lease,
-            // Holds that were never seen are told of.
-            vec![lease(after(held("a", "u1", 7, 0, 10), "z", 3, 0, "Released"))],
-        )
+        Story::default()
+            .at(5)
+            .listed(Kind::LeaseRequest, vec![request("u1", "a", json!({}), 1_790_000_000_000)])
+            .listed(
+                Kind::Lease,
+                // Holds that were never seen are told of.
+                vec![lease(after(held("a", "u1", 7, 0, 10), "z", 3, 0, "Released"))],
+            )
     };
     let figures = begins().fine();
     assert_eq!(unjudged(&figures), [(Unjudged::GrantsNotSeen, 1)]);
@@ -342,7 +345,11 @@ fn a_history_that_begins_in_the_middle_is_no_false_alarm() {
     begins().at(7).is(held("a", "u1", 7, 0, 9)).breaks(Rule::HoldChanges);
     begins().at(7).asks("u2", "b").is(held("b", "u2", 9, 7, 17)).breaks(Rule::Overlap);
     begins().at(7).is(after(free(7), "a", 7, 7, "Released")).breaks(Rule::FalseEnding);
-    begins().at(7).asks("u2", "b").is(after(held("b", "u2", 6, 7, 17), "a", 7, 10, "Expired")).breaks(Rule::TokenDoesNotRise);
+    begins()
+        .at(7)
+        .asks("u2", "b")
+        .is(after(held("b", "u2", 6, 7, 17), "a", 7, 10, "Expired"))
+        .breaks(Rule::TokenDoesNotRise);
     let figures = begins().at(8).leaves("u1", "a").is(after(free(7), "a", 7, 8, "Released")).fine();
     assert_eq!((figures.holds, figures.grants, figures.endings["Released"]), (1, 0, 1));
 }
@@ -431,7 +438,10 @@ fn an_expiry_that_another_clock_knows_to_be_early_is_refused() {
     };
     ends(10).fine();
     let violation = ends(9).breaks(Rule::EarlyExpiry);
-    assert!(violation.what.contains("1000 ms early by the clock of who saw it: after 9000 ms of 10000 ms"), "{violation}");
+    assert!(
+        violation.what.contains("1000 ms early by the clock of who saw it: after 9000 ms of 10000 ms"),
+        "{violation}"
+    );
     // A clock that only shows another time of day: so much time has gone by all the same.
     let behind = Story::default().at(-100).created().asks("u1", "a").is(held("a", "u1", 7, 0, 10));
     behind.at(-90).is(after(free(7), "a", 7, 10, "Expired")).fine();

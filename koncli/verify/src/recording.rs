@@ -268,7 +268,8 @@ impl Recording {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.history.events.len() + self.list.as_ref().map_or(0, |(list, _)| list.objects.len())
+        self.history.events.len()
+            + self.list.as_ref().map_or(0, |(list, _)| list.objects.len())
             + self.history.lists.iter().map(|list| list.objects.len()).sum::<usize>()
     }
 
