@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile fuzz generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture fuzz generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -88,6 +88,13 @@ fuzz: tools ## fuzz the sandbox by coverage: what guests answer, what is uploade
 	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/controller/policy/fuzz/instrumented $(CARGO) build $(LOCKED) --workspace \
 		--features konductor-policy-fuzz/coverage --bin fuzz-answer --bin fuzz-module --bin fuzz-input
 	@controller/policy/fuzz/run $(SECONDS_PER_TARGET) $(SEED)
+
+# The same faults in the same order for the same SEED; when each comes depends on the machine.
+MINUTES ?= 5
+torture: tools ## real processes under random faults, judged afterwards; MINUTES=5 SEED=…
+	@tests/control-plane/assets >/dev/null
+	@$(CARGO) build $(LOCKED) --workspace --lib --bins
+	@MINUTES=$(MINUTES) SEED=$(SEED) target/debug/konductor-torture
 
 hostile: tools ## every hostile policy against the real controller: case, expected, got; and what it costs others
 	@tests/control-plane/assets >/dev/null

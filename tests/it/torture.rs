@@ -12,12 +12,15 @@ async fn survived(faults: &[Fault]) -> Outcome {
     let plane = ControlPlane::installed().await;
     let mut torture = Torture::new(&plane, SEED, 4).await;
     for fault in faults {
+        let begun = std::time::Instant::now();
         torture.suffers(*fault).await;
+        println!("{fault:?}: {:?}", begun.elapsed());
     }
     let outcome = torture.ends().await;
     println!("{outcome}\n{:?}", outcome.operations);
     outcome.is_fine();
-    assert!(outcome.report.figures.grants > 10, "{outcome}");
+    // Somebody was served before, and after each of them.
+    assert!(outcome.report.figures.grants > faults.len(), "{outcome}");
     outcome
 }
 

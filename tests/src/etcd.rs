@@ -38,10 +38,15 @@ pub(crate) async fn fill(etcd: &str) -> Result<()> {
     bail!("etcd takes everything")
 }
 
-/// Tells etcd that it has room again.
+/// Tells etcd that it has room again: an alarm stands until it is put down, member by member.
 pub(crate) async fn disarm(etcd: &str) -> Result<()> {
-    let request = json!({"action": "DEACTIVATE", "alarm": "NOSPACE"});
-    let answer = web::post(&format!("{etcd}/v3/maintenance/alarm"), &request).await?;
+    let url = format!("{etcd}/v3/maintenance/alarm");
+    let answer = web::post(&url, &json!({})).await?;
+    let alarms: Value = serde_json::from_str(&answer.body).with_context(|| format!("etcd says {}", answer.body))?;
+    for alarm in alarms.get("alarms").and_then(Value::as_array).into_iter().flatten() {
+        let request = json!({"action": "DEACTIVATE", "memberID": alarm["memberID"], "alarm": alarm["alarm"]});
+        web::post(&url, &request).await?;
+    }
     let put = web::post(&format!("{etcd}/v3/kv/put"), &json!({"key": BASE64.encode("/ballast")})).await?;
     if put.status == 200 { Ok(()) } else { bail!("etcd goes on refusing: {} {}", answer.body, put.body) }
 }

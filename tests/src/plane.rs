@@ -16,7 +16,7 @@ use kube::{Api, Client, api::PostParams};
 
 use crate::{
     Cli, History, Namespace, Port, Ports, Process, Server, Servers, Signal, Version, assets, etcd, guard, kubeconfig,
-    manifests,
+    manifests, wait,
 };
 
 /// How long a server may take to start: 2 s when nothing else runs.
@@ -248,8 +248,17 @@ impl ControlPlane {
     pub async fn relieve_etcd(&self) {
         self.etcd_quota.store(0, Ordering::Relaxed);
         self.kill_etcd();
-        self.start_etcd().await;
-        etcd::disarm(&self.servers.etcd_url()).await.unwrap_or_else(|problem| panic!("{problem:#}"));
+        let relieved = async {
+            self.spawn(Server::Etcd)?;
+            let url = self.servers.etcd_url();
+            // It calls itself unhealthy until it is told.
+            wait::poll("etcd takes writes again", START_MOST, async || {
+                Ok(etcd::disarm(&url).await.map_err(|problem| format!("{problem:#}")))
+            })
+            .await?;
+            self.ready(Server::Etcd).await
+        };
+        relieved.await.unwrap_or_else(|problem| panic!("{problem:#}"));
     }
 
     /// Installs what `kubectl apply -k` would: `crds/` and `deploy/rbac/`, from the files of the repository, and waits

@@ -420,13 +420,14 @@ impl<'p> Torture<'p> {
             .await
             .unwrap_or_else(|problem| panic!("cannot delete the service account: {problem}"));
         // kube-apiserver believes a token for some seconds more.
-        within("a controller is told that its token is not valid", RECOVERS_WITHIN, async || {
-            let told =
-                self.controllers.iter().zip(&seen).any(|(controller, &before)| refusals(&controller.log()) > before);
-            if told { Ok(()) } else { Err("nobody has told it") }
+        within("the controllers are told that their token is not valid", RECOVERS_WITHIN, async || {
+            let told = |(controller, before): (&Controller, &usize)| refusals(&controller.log()) > *before;
+            if self.controllers.iter().zip(&seen).all(told) { Ok(()) } else { Err("not both were told") }
         })
         .await;
+        let granted = self.tokens().await;
         pause(LONG).await;
+        assert_eq!(self.tokens().await, granted, "a controller whose token is not valid has granted a lease");
         identity::make_user(self.plane.admin(), ACCOUNT.0, ACCOUNT.1, &[])
             .await
             .unwrap_or_else(|problem| panic!("{problem:#}"));
@@ -436,6 +437,15 @@ impl<'p> Torture<'p> {
             self.controllers[index].kill();
             self.controllers[index] = self.controller(index).await;
         }
+    }
+
+    /// The newest token of every lease.
+    async fn tokens(&self) -> Vec<Option<i64>> {
+        let mut tokens = Vec::new();
+        for lease in LEASES {
+            tokens.push(self.team.lease(lease).await.token());
+        }
+        tokens
     }
 
     /// Kills a worker and counts what it has done.

@@ -68,6 +68,14 @@ struct Deletion {
     seen: i64,
 }
 
+/// A state that was written under a name.
+#[derive(Debug)]
+struct Written {
+    seen: i64,
+    revision: i64,
+    uid: String,
+}
+
 /// Puts an audit log together.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
@@ -176,8 +184,7 @@ impl Log {
         }
         // By uid, and by name in the order of revisions: what was written before a deletion came before it.
         let mut last: HashMap<String, (i64, Stored)> = HashMap::new();
-        type Name = (Kind, String, String);
-        let mut named: BTreeMap<Name, Vec<(i64, i64, String)>> = BTreeMap::new();
+        let mut named: BTreeMap<(Kind, String, String), Vec<Written>> = BTreeMap::new();
         for event in &self.history.events {
             let uid = match &event.object {
                 Stored::Lease(lease) => lease.metadata.uid.clone(),
@@ -185,7 +192,8 @@ impl Log {
             };
             let Some(uid) = uid else { continue };
             let place = (event.object.kind(), event.namespace.clone(), event.name.clone());
-            named.entry(place).or_default().push((event.seen.unwrap_or_default(), event.revision, uid.clone()));
+            let seen = event.seen.unwrap_or_default();
+            named.entry(place).or_default().push(Written { seen, revision: event.revision, uid: uid.clone() });
             if last.get(&uid).is_none_or(|&(revision, _)| revision < event.revision) {
                 last.insert(uid, (event.revision, event.object.clone()));
             }
@@ -194,8 +202,8 @@ impl Log {
             let place = (deletion.kind, deletion.namespace.clone(), deletion.name.clone());
             let uid = deletion.uid.or_else(|| {
                 let states = named.get(&place)?;
-                let before = states.iter().filter(|(seen, ..)| *seen <= deletion.seen);
-                before.max_by_key(|&&(_, revision, _)| revision).map(|(.., uid)| uid.clone())
+                let before = states.iter().filter(|written| written.seen <= deletion.seen);
+                before.max_by_key(|written| written.revision).map(|written| written.uid.clone())
             });
             // Of what was never seen, the end says nothing.
             let Some((own, object)) = uid.and_then(|uid| last.get(&uid)) else { continue };
