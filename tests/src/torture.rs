@@ -448,14 +448,13 @@ impl<'p> Torture<'p> {
         tokens
     }
 
-    /// Kills a worker and counts what it has done.
+    /// Kills a worker and counts what it has done; that may be nothing, if it had just begun.
     async fn ended(&mut self, worker: &Worker) {
         worker.running.kill();
         let output: Output = worker.running.wait().await;
         for line in output.stdout.lines().filter_map(|line| line.strip_prefix("op ")) {
             *self.operations.entry(line.to_owned()).or_default() += 1;
         }
-        assert!(output.stdout.contains("op "), "{} has done nothing: {output}", worker.name);
     }
 
     /// Ends it: workers are killed, and everything is judged, by etcd's history and by what `koncli lease record` saw.
