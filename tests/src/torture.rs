@@ -217,7 +217,6 @@ fn grouped(number: usize) -> String {
 }
 
 struct Worker {
-    name: String,
     running: Running,
 }
 
@@ -309,7 +308,7 @@ impl<'p> Torture<'p> {
             0 => script.env("KUBECONFIG", self.through(CONTROLLERS, self.user.kubeconfig())),
             _ => script,
         };
-        Worker { name, running: script.spawn() }
+        Worker { running: script.spawn() }
     }
 
     /// How often the resource was asked with an old token, and refused.
