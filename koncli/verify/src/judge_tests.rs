@@ -599,3 +599,27 @@ fn a_sign_of_life_is_what_a_timeout_counts_from() {
     story(1).fine();
     story(0).breaks(Rule::GrantWithoutRequest);
 }
+
+#[test]
+fn in_a_gap_of_requests_alone_a_grant_is_not_judged() {
+    let story = |gap: bool| {
+        let mut story = Story::default()
+            .at(0)
+            .listed(Kind::LeaseRequest, vec![request("u1", "a", json!({}), 1_790_000_000_000)])
+            .listed(Kind::Lease, vec![lease(held("a", "u1", 7, 0, 10))])
+            .at(3);
+        if gap {
+            let (after, lists_before) = (story.next() - 1, story.0.lists.len());
+            story.0.gaps.push(crate::Gap { of: Kind::LeaseRequest, after, lists_before });
+        }
+        story.at(20).is(after(held("c", "u9", 12, 20, 30), "a", 7, 10, "Expired"))
+    };
+    assert_eq!(story(true).fine().unjudged[&Unjudged::RequestsNotSeen], 1);
+    story(false).breaks(Rule::GrantWithoutRequest);
+}
+
+#[test]
+fn who_has_asked_anew_does_not_stand_in_the_line_with_the_old_request() {
+    let story = Story::default().at(0).created().touch("u2", "b", json!({})).at(2).touch("u3", "c", json!({}));
+    story.touch("u4", "b", json!({})).at(10).is(by_default(held("c", "u3", 9, 10, 20))).fine();
+}
