@@ -224,3 +224,120 @@ fn deletion_of(kind: Kind, object: &Value, received: i64, seen: i64) -> Deletion
 fn revision_of(object: &Value) -> Option<i64> {
     object.pointer("/metadata/resourceVersion")?.as_str()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{Options, Reader, Report, Rule, Unjudged, check};
+
+    const TIME: &str = "2026-09-21T14:13:";
+
+    /// An audit event at a second, of somebody who writes this object.
+    fn event(second: i64, verb: &str, resource: &str, answer: serde_json::Value) -> serde_json::Value {
+        json!({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse",
+            "auditID": format!("{second}-{verb}-{resource}"), "stage": "ResponseComplete", "requestURI": "/apis",
+            "verb": verb, "responseStatus": {"code": 200}, "responseObject": answer,
+            "objectRef": {"resource": resource, "apiGroup": "konductor.io", "namespace": "team",
+                "name": if resource == "leases" { "x" } else { "r" }},
+            "requestReceivedTimestamp": format!("{TIME}{second:02}.000000Z"),
+            "stageTimestamp": format!("{TIME}{second:02}.002000Z")})
+    }
+
+    fn request(revision: i64) -> serde_json::Value {
+        json!({"apiVersion": "konductor.io/v1", "kind": "LeaseRequest", "spec": {"lease": "x", "holder": "a"},
+            "metadata": {"name": "r", "namespace": "team", "uid": "u1", "resourceVersion": revision.to_string()}})
+    }
+
+    fn lease(revision: i64, status: serde_json::Value) -> serde_json::Value {
+        json!({"apiVersion": "konductor.io/v1", "kind": "Lease", "spec": {"ttl": "10s"}, "status": status,
+            "metadata": {"name": "x", "namespace": "team", "uid": "l1", "resourceVersion": revision.to_string()}})
+    }
+
+    fn held() -> serde_json::Value {
+        json!({"phase": "Held", "holder": "a", "fencingToken": 7, "request": {"name": "r", "uid": "u1"},
+            "acquired": format!("{TIME}22.000Z"), "expires": format!("{TIME}32.000Z")})
+    }
+
+    fn released() -> serde_json::Value {
+        json!({"phase": "Available", "fencingToken": 7, "history": [{"holder": "a", "token": 7, "how": "Released",
+            "acquired": format!("{TIME}22.000Z"), "ended": format!("{TIME}28.000Z")}]})
+    }
+
+    fn judged(log: &[serde_json::Value]) -> Report {
+        let mut reader = Reader::new();
+        for line in log {
+            reader.line(&line.to_string(), true).expect("a line");
+        }
+        check(&reader.finish().expect("a log").1, &Options::default())
+    }
+
+    /// A life of a lease, with the end of its request as it is given.
+    fn life(end: Option<serde_json::Value>) -> Report {
+        let mut log = vec![
+            event(20, "create", "leases", lease(100, json!(null))),
+            event(21, "create", "leaserequests", request(101)),
+            event(22, "update", "leases", lease(102, held())),
+        ];
+        log.extend(end);
+        log.push(event(28, "update", "leases", lease(105, released())));
+        judged(&log)
+    }
+
+    #[test]
+    fn a_deletion_is_an_answer_without_an_object() {
+        let gone = json!({"kind": "Status", "status": "Success", "details": {"name": "r", "uid": "u1"}});
+        let report = life(Some(event(26, "delete", "leaserequests", gone.clone())));
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        assert_eq!((report.figures.grants, report.figures.endings["Released"]), (1, 1));
+        assert!(!report.figures.unjudged.contains_key(&Unjudged::EndingsNotSeen));
+        // Never, refused, only tried, or after the release.
+        let forbidden = |mut event: serde_json::Value| {
+            event["responseStatus"]["code"] = json!(403);
+            event
+        };
+        let tried = |mut event: serde_json::Value| {
+            event["requestURI"] = json!("/apis?dryRun=All");
+            event
+        };
+        for end in [
+            None,
+            Some(forbidden(event(26, "delete", "leaserequests", gone.clone()))),
+            Some(tried(event(26, "delete", "leaserequests", gone.clone()))),
+            Some(event(40, "delete", "leaserequests", gone)),
+        ] {
+            let report = life(end.clone());
+            assert!(report.violations.iter().any(|v| v.rule == Rule::FalseEnding), "{end:?}: {report:?}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_whose_answer_was_not_logged_may_have_happened() {
+        let mut begun = event(26, "delete", "leaserequests", json!(null));
+        begun["stage"] = json!("RequestReceived");
+        assert!(life(Some(begun)).violations.is_empty());
+        let mut failed = event(26, "delete", "leaserequests", json!(null));
+        failed["responseStatus"]["code"] = json!(504);
+        assert!(life(Some(failed)).violations.is_empty());
+    }
+
+    #[test]
+    fn a_write_that_is_made_from_one_that_is_not_there_shows_a_hole() {
+        let mut log = vec![
+            event(20, "create", "leases", lease(100, json!(null))),
+            event(21, "create", "leaserequests", request(101)),
+            event(22, "update", "leases", lease(102, held())),
+        ];
+        let mut next = held();
+        (next["holder"], next["fencingToken"], next["request"]["uid"]) = (json!("b"), json!(9), json!("u2"));
+        let mut hand_over = event(28, "update", "leases", lease(109, next));
+        hand_over["requestObject"] = lease(102, json!(null));
+        log.push(hand_over.clone());
+        assert!(judged(&log).violations.iter().any(|violation| violation.rule == Rule::Overlap));
+        hand_over["requestObject"] = lease(107, json!(null));
+        log[3] = hand_over;
+        let report = judged(&log);
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        assert!(report.figures.unjudged.contains_key(&Unjudged::WritesMissed));
+    }
+}

@@ -108,6 +108,8 @@ pub struct Gap {
     pub of: Kind,
     /// The last revision before it.
     pub after: i64,
+    /// How many lists of the history were made before it: one at the same revision may have come before or after.
+    pub lists_before: usize,
 }
 
 /// What was seen, in any order.
@@ -146,9 +148,10 @@ impl History {
 
     /// Takes up another one: a further part of the same history.
     pub fn extend(&mut self, other: Self) {
+        let lists = self.lists.len();
         self.events.extend(other.events);
         self.lists.extend(other.lists);
-        self.gaps.extend(other.gaps);
+        self.gaps.extend(other.gaps.into_iter().map(|gap| Gap { lists_before: gap.lists_before + lists, ..gap }));
         self.complete = false;
     }
 }

@@ -35,19 +35,20 @@ impl Default for Options {
 /// Judges a history.
 #[must_use]
 pub fn check(history: &History, options: &Options) -> Report {
-    /// At one revision: the write, a deletion that came after it, what is missing after it, what was there at it.
+    /// At one revision: the write, a deletion that came after it, then gaps and lists as they came.
     enum Step<'h> {
         Event(&'h Event),
         Gap(Kind),
         List(&'h List),
     }
-    let mut steps: Vec<((i64, u8), Step<'_>)> = Vec::new();
+    let mut steps: Vec<((i64, u8, usize), Step<'_>)> = Vec::new();
     steps.extend(history.events.iter().map(|event| {
         let rank = u8::from(event.change == Change::Deleted);
-        ((event.revision, rank), Step::Event(event))
+        ((event.revision, rank, 0), Step::Event(event))
     }));
-    steps.extend(history.gaps.iter().map(|gap| ((gap.after, 2), Step::Gap(gap.of))));
-    steps.extend(history.lists.iter().map(|list| ((list.revision, 3), Step::List(list))));
+    steps.extend(history.gaps.iter().map(|gap| ((gap.after, 2, 2 * gap.lists_before), Step::Gap(gap.of))));
+    let lists = history.lists.iter().enumerate();
+    steps.extend(lists.map(|(index, list)| ((list.revision, 2, 2 * index + 1), Step::List(list))));
     // Stable: what has the same place stays in the order in which it was seen.
     steps.sort_by_key(|&(place, _)| place);
 

@@ -270,7 +270,8 @@ impl Story {
 
     fn gap(mut self) -> Self {
         let after = self.next() - 1;
-        self.0.gaps.extend([Kind::Lease, Kind::LeaseRequest].map(|of| crate::Gap { of, after }));
+        let lists_before = self.0.lists.len();
+        self.0.gaps.extend([Kind::Lease, Kind::LeaseRequest].map(|of| crate::Gap { of, after, lists_before }));
         // Something happened that nobody saw.
         self.touch("somebody", "unseen", json!({}))
     }
@@ -524,4 +525,101 @@ fn who_asks_anew_for_what_it_holds_overtakes_nobody() {
 fn a_hold_whose_end_is_never_told_is_refused() {
     // Between the two it is free, and nobody says since when and why.
     a_holds().is(free(7)).asks("u2", "b").is(held("b", "u2", 9, 5, 15)).refused("nothing tells why");
+}
+
+#[test]
+fn what_else_goes_back_or_is_forgotten_is_refused() {
+    let renewed = |renewals| {
+        let mut status = held("a", "u1", 7, 0, 10);
+        status["renewals"] = json!(renewals);
+        status
+    };
+    a_holds().is(renewed(2)).is(renewed(1)).refused("the renewals go back");
+    a_holds().is(json!({"phase": "Available", "history": []})).refused("the token of a hold is forgotten");
+}
+
+#[test]
+fn another_policy_has_an_order_of_its_own() {
+    let by_another = |mut status: Value| {
+        status["policy"] = json!({"name": "newest-first"});
+        status
+    };
+    let story = Story::default().at(0).created().touch("u2", "b", json!({})).at(2).touch("u3", "c", json!({}));
+    let figures = story.at(10).is(by_another(held("c", "u3", 9, 10, 20))).fine();
+    assert_eq!(figures.unjudged[&Unjudged::OrdersOfPolicies], 1);
+}
+
+#[test]
+fn who_was_told_no_waits_no_more() {
+    let mut denied = request("u2", "b", json!({}), 1_790_000_000_000);
+    if let Stored::Request(request) = &mut denied {
+        request.status.as_mut().expect("a status").phase = Some(RequestPhase::Denied);
+    }
+    let story = Story::default().at(0).created().touch("u2", "b", json!({})).write(Change::Updated, "u2", denied);
+    story.at(2).touch("u3", "c", json!({})).at(10).is(by_default(held("c", "u3", 9, 10, 20))).fine();
+}
+
+#[test]
+fn in_a_gap_nothing_is_known_of_leases_and_requests() {
+    let begins = || {
+        Story::default()
+            .at(0)
+            .listed(Kind::LeaseRequest, vec![request("u1", "a", json!({}), 1_790_000_000_000)])
+            .listed(Kind::Lease, vec![lease(held("a", "u1", 7, 0, 10))])
+    };
+    // A state that is seen before the list that ends the gap, and requests that came in it.
+    let figures = begins().at(3).gap().at(20).is(held("c", "u9", 12, 19, 29)).fine();
+    assert_eq!(figures.unjudged[&Unjudged::RequestsNotSeen], 1, "{figures:?}");
+    begins().at(20).is(held("c", "u9", 12, 19, 29)).breaks(Rule::GrantWithoutRequest);
+    // Whether the request of a hold is still there.
+    let released = || after(free(7), "a", 7, 3, "Released");
+    let figures = begins().at(3).gap().is(released()).fine();
+    assert_eq!(figures.unjudged[&Unjudged::EndingsNotSeen], 1, "{figures:?}");
+    let figures = begins().at(3).gap().listed(Kind::LeaseRequest, vec![]).is(released()).fine();
+    assert!(!figures.unjudged.contains_key(&Unjudged::EndingsNotSeen), "{figures:?}");
+}
+
+#[test]
+fn a_request_that_is_being_deleted_is_withdrawn() {
+    let mut deleting = request("u1", "a", json!({}), 1_790_000_000_000);
+    if let Stored::Request(request) = &mut deleting {
+        request.metadata.deletion_timestamp = request.metadata.creation_timestamp.clone();
+    }
+    a_holds().write(Change::Updated, "u1", deleting).is(after(free(7), "a", 7, 3, "Released")).allowed();
+}
+
+#[test]
+fn a_sign_of_life_is_what_a_timeout_counts_from() {
+    let story = |beats: i64| {
+        let asks = json!({"timeout": "5s", "renewals": beats});
+        let again = request("u1", "a", asks, 1_790_000_000_000);
+        let story = Story::default().at(0).created().touch("u1", "a", json!({"timeout": "5s"}));
+        story.at(4).write(Change::Updated, "u1", again).at(10).is(held("a", "u1", 7, 10, 20))
+    };
+    story(1).fine();
+    story(0).breaks(Rule::GrantWithoutRequest);
+}
+
+#[test]
+fn in_a_gap_of_requests_alone_a_grant_is_not_judged() {
+    let story = |gap: bool| {
+        let mut story = Story::default()
+            .at(0)
+            .listed(Kind::LeaseRequest, vec![request("u1", "a", json!({}), 1_790_000_000_000)])
+            .listed(Kind::Lease, vec![lease(held("a", "u1", 7, 0, 10))])
+            .at(3);
+        if gap {
+            let (after, lists_before) = (story.next() - 1, story.0.lists.len());
+            story.0.gaps.push(crate::Gap { of: Kind::LeaseRequest, after, lists_before });
+        }
+        story.at(20).is(after(held("c", "u9", 12, 20, 30), "a", 7, 10, "Expired"))
+    };
+    assert_eq!(story(true).fine().unjudged[&Unjudged::RequestsNotSeen], 1);
+    story(false).breaks(Rule::GrantWithoutRequest);
+}
+
+#[test]
+fn who_has_asked_anew_does_not_stand_in_the_line_with_the_old_request() {
+    let story = Story::default().at(0).created().touch("u2", "b", json!({})).at(2).touch("u3", "c", json!({}));
+    story.touch("u4", "b", json!({})).at(10).is(by_default(held("c", "u3", 9, 10, 20))).fine();
 }

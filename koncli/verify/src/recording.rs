@@ -213,7 +213,8 @@ impl Recording {
                 if std::mem::replace(&mut self.begun, true) {
                     // Two recordings, one behind the other: nobody looked in between.
                     for (of, after) in [Kind::Lease, Kind::LeaseRequest].into_iter().zip(self.last) {
-                        self.history.gaps.push(Gap { of, after });
+                        let lists_before = self.history.lists.len();
+                        self.history.gaps.push(Gap { of, after, lists_before });
                     }
                 }
                 self.scope = line.scope.unwrap_or_default();
@@ -253,7 +254,10 @@ impl Recording {
                 self.seen_up_to(kind, revision);
                 self.history.events.push(event(revision, change, object, Some(seen), None));
             }
-            What::Gap => self.history.gaps.push(Gap { of: kind()?, after: version()? }),
+            What::Gap => {
+                let lists_before = self.history.lists.len();
+                self.history.gaps.push(Gap { of: kind()?, after: version()?, lists_before });
+            }
             What::End => {}
         }
         Ok(())

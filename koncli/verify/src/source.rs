@@ -160,7 +160,8 @@ pub fn join(parts: Vec<(Format, History)>) -> History {
                 let events = part.events.iter().filter(|event| event.object.kind() == of).map(|event| event.revision);
                 let lists = part.lists.iter().filter(|list| list.of == of).map(|list| list.revision);
                 if let Some(after) = events.chain(lists).max() {
-                    part.gaps.push(Gap { of, after });
+                    let lists_before = part.lists.len();
+                    part.gaps.push(Gap { of, after, lists_before });
                 }
             }
         }
