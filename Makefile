@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile fuzz generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile fuzz sim generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -88,6 +88,14 @@ fuzz: tools ## fuzz the sandbox by coverage: what guests answer, what is uploade
 	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/controller/policy/fuzz/instrumented $(CARGO) build $(LOCKED) --workspace \
 		--features konductor-policy-fuzz/coverage --bin fuzz-answer --bin fuzz-module --bin fuzz-input
 	@controller/policy/fuzz/run $(SECONDS_PER_TARGET) $(SEED)
+
+# One seed is told in full; of many, the first that fails. MUTANT breaks something on purpose.
+SEEDS ?= 4000
+FROM ?= 1
+sim: SEED =
+sim: tools ## simulate controllers and clients in virtual time, with faults; SEEDS=4000 FROM=1, or one: SEED=17
+	@$(CARGO) build $(LOCKED) --workspace --bin konductor-sim
+	@target/debug/konductor-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM)) $(if $(MUTANT),--mutant $(MUTANT))
 
 hostile: tools ## every hostile policy against the real controller: case, expected, got; and what it costs others
 	@tests/control-plane/assets >/dev/null
