@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile torture fuzz generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture fuzz sim generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -95,6 +95,14 @@ torture: tools ## real processes under random faults, judged afterwards; MINUTES
 	@tests/control-plane/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins
 	@MINUTES=$(MINUTES) SEED=$(SEED) target/debug/konductor-torture
+
+# One seed is told in full; of many, the first that fails. MUTANT breaks something on purpose.
+SEEDS ?= 4000
+FROM ?= 1
+sim: SEED =
+sim: tools ## simulate controllers and clients in virtual time, with faults; SEEDS=4000 FROM=1, or one: SEED=17
+	@$(CARGO) build $(LOCKED) --workspace --bin konductor-sim
+	@target/debug/konductor-sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM)) $(if $(MUTANT),--mutant $(MUTANT))
 
 hostile: tools ## every hostile policy against the real controller: case, expected, got; and what it costs others
 	@tests/control-plane/assets >/dev/null

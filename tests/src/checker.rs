@@ -4,6 +4,12 @@ pub use konductor_verify::{Hold, Options, Report, Rule, Violation, Violations};
 
 use crate::History;
 
+/// Judges a history, and tells everything.
+#[must_use]
+pub fn report(history: &History, options: &Options) -> Report {
+    konductor_verify::check(history, options)
+}
+
 /// Judges a history. What is allowed is returned as its holds, in the order of their grants.
 ///
 /// # Errors
