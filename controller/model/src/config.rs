@@ -1,0 +1,271 @@
+//! What is checked: the sizes, the faults and the policy of a run; and the defects that are put in to
+//! see that they are found.
+
+use crate::state::Budget;
+
+/// Who decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// Anybody: every proposal that the ABI can express is tried.
+    Any,
+    /// The built-in policy.
+    Default,
+}
+
+/// One run of the checker.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its name.
+    pub name: &'static str,
+    pub(crate) rules: Rules,
+    pub(crate) controllers: u8,
+    /// The requests of each client, by index.
+    pub(crate) clients: Vec<Vec<u8>>,
+    pub(crate) priorities: [i32; 3],
+    pub(crate) ttl: u8,
+    /// Ticks by which the wall clocks of two controllers differ at most.
+    pub(crate) skew: u8,
+    pub(crate) offsets: [i8; 2],
+    /// How much earlier than its ttl a client stops, and how much its clock may lose meanwhile.
+    pub(crate) margin: u8,
+    pub(crate) drift: bool,
+    pub(crate) budget: Budget,
+    /// Whether policies preempt, and whether by force.
+    pub(crate) preemption: Option<bool>,
+    pub(crate) denials: bool,
+    /// Whether requests are told that they wait: it changes only their version.
+    pub(crate) pending_marks: bool,
+    /// Whether a client's watch may skip what the next event overtakes.
+    pub(crate) skip_views: bool,
+    pub(crate) withdraw: bool,
+    pub(crate) ticks: bool,
+    /// After how many ticks a request that nobody touches lapses.
+    pub(crate) timeout: Option<u8>,
+    /// Whether a controller looks only when something has woken it, as it does; else at any time.
+    pub(crate) wakes: bool,
+    /// With holds in the history, of which the oldest is of this request.
+    pub(crate) full_history: bool,
+    /// How the wall clock of the controllers may jump.
+    pub(crate) jump_to: i8,
+    /// The defect that is put in.
+    pub mutant: Option<Mutant>,
+}
+
+/// A defect, by name. Those of the peers have been theirs, the others ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`Mutant::is` says what each is")]
+pub enum Mutant {
+    ReleaseIsNoOp,
+    GrantedAgain,
+    MarkBeforeLease,
+    ExpiredOverwritten,
+    ConstantIdentity,
+    HeldWithoutRequest,
+    ReleaseBeforeStop,
+    NoRequestWatch,
+    ListOrder,
+    NoWakeWhenOverdue,
+    HistoryForgets,
+    MarkOnItsWayCounts,
+    StaleNotConfirmed,
+    UnseenTakenForGone,
+    LateAnswerBringsBack,
+    ListProvesAbsence,
+    VersionBeforeObject,
+    WallClockExpiry,
+    AbsentMeansReleased,
+    NoCompareAndSwap,
+    DeadlineFromWhenSeen,
+    NoMargin,
+    NoSkewAllowance,
+    TokenFromRecordOnly,
+    EvictedGetsItBack,
+    PreemptedAtOnce,
+    DeadWaiterGranted,
+    SequenceOfSight,
+}
+
+impl Mutant {
+    /// What the defect is.
+    #[must_use]
+    pub fn is(self) -> &'static str {
+        match self {
+            Self::ReleaseIsNoOp => "release is a no-op: a deleted request of the holder still counts (LogicIQ 4)",
+            Self::GrantedAgain => "requests are not filtered by what they were told or have held (LogicIQ 5)",
+            Self::MarkBeforeLease => "the request is marked before the Lease is written, and believed (LogicIQ 6)",
+            Self::ExpiredOverwritten => "Expired is overwritten in the same pass (LogicIQ 8)",
+            Self::ConstantIdentity => "two processes have the same identity (LogicIQ 13, klock)",
+            Self::HeldWithoutRequest => "a request is deleted while it is granted: held by nobody (LogicIQ 14)",
+            Self::ReleaseBeforeStop => "the lease is released before the child is gone (klock, client-go)",
+            Self::NoRequestWatch => "requests wake nobody (LogicIQ 1)",
+            Self::ListOrder => "ties go by list order (LogicIQ 7)",
+            Self::NoWakeWhenOverdue => "a wake-up of zero is none (LogicIQ 12)",
+            Self::HistoryForgets => "the history forgets a request that is not marked",
+            Self::MarkOnItsWayCounts => "a mark on its way counts as told, also for the history",
+            Self::StaleNotConfirmed => "requests that are older than the lease are not confirmed",
+            Self::UnseenTakenForGone => "the request of the oldest hold counts as gone when it was not seen",
+            Self::LateAnswerBringsBack => "a late answer to a read brings back what the watch has shown gone",
+            Self::ListProvesAbsence => "a list proves the absence of what was read while it was on its way",
+            Self::VersionBeforeObject => "how new the requests are is noted before the request itself",
+            Self::WallClockExpiry => "expiry goes by the wall clock",
+            Self::AbsentMeansReleased => "release is inferred from a cache that is only late",
+            Self::NoCompareAndSwap => "the Lease is written without compare-and-swap",
+            Self::DeadlineFromWhenSeen => "a client counts its deadline from when it saw the grant",
+            Self::NoMargin => "a client has no margin for its clock",
+            Self::NoSkewAllowance => "another replica's expiry is believed without allowance",
+            Self::TokenFromRecordOnly => "the token is the last one plus one",
+            Self::EvictedGetsItBack => "the end of a forced release is not remembered",
+            Self::PreemptedAtOnce => "a preemption ends the hold at once",
+            Self::DeadWaiterGranted => "a request does not lapse",
+            Self::SequenceOfSight => "the order of arrival is the order of sight",
+        }
+    }
+}
+
+impl Config {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            rules: Rules::Any,
+            controllers: 1,
+            clients: vec![vec![0], vec![1]],
+            priorities: [0; 3],
+            ttl: 3,
+            skew: 1,
+            offsets: [0, 0],
+            margin: 1,
+            drift: false,
+            budget: Budget::default(),
+            preemption: None,
+            denials: false,
+            pending_marks: false,
+            skip_views: false,
+            withdraw: false,
+            ticks: true,
+            timeout: None,
+            wakes: false,
+            full_history: false,
+            jump_to: 0,
+            mutant: None,
+        }
+    }
+
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// The same with a defect in it.
+    #[must_use]
+    pub fn with(mut self, mutant: Mutant) -> Self {
+        self.mutant = Some(mutant);
+        self
+    }
+}
+
+/// The configuration of this name, small or large.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn named(name: &str, large: bool) -> Config {
+    configs(large).into_iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no configuration is called {name}"))
+}
+
+/// What is checked: with every test run, or, larger, by `make model`.
+#[must_use]
+pub fn configs(large: bool) -> Vec<Config> {
+    let more = u8::from(large);
+    vec![
+        // Two controllers that are both at work, with caches as late as can be.
+        Config { controllers: 2, ticks: large, withdraw: large, ..Config::new("two stale controllers") },
+        // Time: renewals, pauses, a client's clock that is slow, replicas whose wall clocks differ.
+        Config {
+            controllers: 2,
+            offsets: [0, 1],
+            clients: vec![vec![0]],
+            drift: true,
+            budget: Budget { renewals: 1, ..Budget::default() },
+            ..Config::new("clocks of two replicas")
+        },
+        Config {
+            drift: true,
+            skip_views: true,
+            timeout: large.then_some(2),
+            budget: Budget { renewals: 1 + more, ..Budget::default() },
+            ..Config::new("clients and clocks")
+        },
+        // A wall clock that jumps further than the allowance, of a controller that stays.
+        Config {
+            budget: Budget { renewals: more, jumps: 2, ..Budget::default() },
+            jump_to: 6,
+            ..Config::new("a wall clock that jumps")
+        },
+        // Crashes between any two writes, writes and answers that are lost, a list that is late.
+        Config {
+            ticks: large,
+            denials: true,
+            withdraw: true,
+            budget: Budget { restarts: 1, timeouts: 1, lost_answers: 1, ..Budget::default() },
+            ..Config::new("restart and lost answers")
+        },
+        Config {
+            ticks: false,
+            clients: vec![vec![0]],
+            budget: Budget { restarts: more, relists: 1 + more, renewals: 1, ..Budget::default() },
+            ..Config::new("lists that are late")
+        },
+        // A history that is full: the oldest hold's request may be unmarked.
+        Config {
+            controllers: 1 + more,
+            clients: vec![vec![0], vec![1, 2]],
+            full_history: true,
+            ticks: false,
+            withdraw: true,
+            budget: Budget { lost_answers: 1, restarts: 1, ..Budget::default() },
+            ..Config::new("a full history")
+        },
+        Config {
+            preemption: Some(false),
+            clients: vec![vec![0], vec![1]],
+            budget: Budget { renewals: 1, ..Budget::default() },
+            withdraw: true,
+            ..Config::new("preemption")
+        },
+        // What a person does.
+        Config {
+            preemption: Some(true),
+            budget: Budget { forces: 1, recreations: 1, ..Budget::default() },
+            ticks: large,
+            ..Config::new("force")
+        },
+        // The same holder again: a process that has started anew.
+        Config { clients: vec![vec![0, 1], vec![2]], ticks: large, withdraw: large, ..Config::new("holders that restart") },
+        // Who waits is granted, with what wakes a controller in the model.
+        Config {
+            rules: Rules::Default,
+            wakes: true,
+            pending_marks: large,
+            withdraw: true,
+            budget: Budget { lost_answers: 1, timeouts: more, restarts: more, ..Budget::default() },
+            ..Config::new("nobody waits for ever")
+        },
+        Config {
+            rules: Rules::Default,
+            wakes: true,
+            controllers: 2,
+            clients: vec![vec![0], vec![1]],
+            ticks: large,
+            withdraw: true,
+            ..Config::new("nobody waits for two")
+        },
+        Config {
+            rules: Rules::Default,
+            wakes: true,
+            clients: vec![vec![0], vec![1], vec![2]],
+            priorities: [0, 0, 1],
+            preemption: Some(false),
+            ticks: large,
+            ..Config::new("first come, first served")
+        },
+    ]
+}
