@@ -31,7 +31,10 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<State> {
         let mut all = beginnings(&self.0);
-        all.iter_mut().for_each(crate::steps::settle);
+        all.iter_mut().for_each(|state| {
+            crate::steps::settle(state);
+            state.renumber();
+        });
         all
     }
 
@@ -68,13 +71,14 @@ pub struct Outcome {
 /// Goes through every state of a configuration, or until a property does not hold.
 #[must_use]
 pub fn check(config: Config) -> Outcome {
+    let limit = std::env::var("LIMIT").ok().and_then(|s| s.parse().ok()).unwrap_or(3600);
     let started = Instant::now();
     let name = config.name;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // With one thread the way to a violation is a shortest one; whole runs are worth more threads.
     let threads = if config.mutant.is_some() { 1 } else { threads };
     let checker =
-        Protocol(config).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        Protocol(config).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).timeout(std::time::Duration::from_secs(limit)).spawn_bfs().join();
     let mut violations: Vec<(&'static str, String)> =
         checker.discoveries().into_iter().map(|(property, path)| (property, told(path.into_vec()))).collect();
     violations.sort();

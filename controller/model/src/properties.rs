@@ -112,13 +112,11 @@ pub(crate) fn judge(config: &Config, state: &mut State, old: &Lease, new: &Lease
     {
         let evicted = matches!(old.state, Status::Evicted(_));
         let gone = state.requests[usize::from(hold.request)] == Slot::Gone;
-        let due = state.promise.is_none_or(|left| left + write.age as i8 <= 0);
-        let at_deadline = |p: crate::state::Preemption| p.force && p.deadline - write.off + write.age as i8 <= 0;
-        let forced = hold.preemption.is_some_and(at_deadline);
+        let forced = write.forced;
         let same_holder = new
             .held()
             .is_some_and(|to| is_new && crate::shell::holder(config, to.request) == crate::shell::holder(config, hold.request));
-        if !(evicted || gone || due || forced || same_holder) {
+        if !(evicted || gone || write.due || forced || same_holder) {
             broken(match write.how {
                 Some(How::Released) => S12,
                 Some(How::Expired) => S8,
@@ -142,7 +140,7 @@ pub(crate) fn judge(config: &Config, state: &mut State, old: &Lease, new: &Lease
         Some(hold) => {
             let renewed = before.is_none_or(|old| old.renewals != hold.renewals);
             if is_new || renewed {
-                state.promise = Some((hold.expires - write.off).max(-1));
+                state.promise = Some((hold.expires - write.off).max(0));
             }
         }
         None => state.promise = None,
@@ -189,7 +187,7 @@ fn fair(config: &Config, from: &State) -> Option<&'static str> {
             return waiting().then_some(L1);
         }
         ticks_left -= 1;
-        state = tick(&state, None);
+        state = tick(config, &state, None);
     }
     Some(L5)
 }

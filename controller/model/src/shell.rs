@@ -424,7 +424,7 @@ pub(crate) fn reconcile(config: &Config, rules: Rules, from: &State, i: usize) -
                 return vec![(Looked::Asked, state)];
             }
             ctrl.settled = (0, Set::default());
-            send(config, &mut ctrl, jobs(config, &plan.answers));
+            send(&mut ctrl, jobs(config, &plan.answers));
             done(config, &mut ctrl, plan.wake_in.map(wake_ticks));
             state.ctrls[i] = ctrl;
             vec![(Looked::Orphans, state)]
@@ -439,7 +439,7 @@ pub(crate) fn reconcile(config: &Config, rules: Rules, from: &State, i: usize) -
                 }
                 let mut next = state.clone();
                 let mut ctrl = ctrl.clone();
-                let looked = carry_out(config, &mut next, &mut ctrl, i, &observed, plan);
+                let looked = carry_out(config, &mut next, &mut ctrl, &observed, plan);
                 next.ctrls[i] = ctrl;
                 all.push((looked, next));
             }
@@ -457,7 +457,6 @@ fn carry_out(
     config: &Config,
     state: &mut State,
     ctrl: &mut Ctrl,
-    i: usize,
     observed: &Observed,
     plan: Plan,
 ) -> Looked {
@@ -486,12 +485,12 @@ fn carry_out(
     let wake = plan.wake_in.map(wake_ticks);
     if to == lease {
         ctrl.settled = (0, Set::default());
-        send(config, ctrl, answers);
+        send(ctrl, answers);
         done(config, ctrl, wake);
     } else {
         let granted = plan.granted().map(|granted| index(&granted.uid));
         if config.is(Mutant::MarkBeforeLease) {
-            send(config, ctrl, answers.clone());
+            send(ctrl, answers.clone());
         }
         ctrl.flight = Flight::Writing(Box::new(Write {
             to,
@@ -500,11 +499,15 @@ fn carry_out(
             age: 0,
             wake,
             how: how(&plan),
+            due: state.promise.is_none_or(|left| left <= 0),
+            forced: lease
+                .held()
+                .and_then(|hold| hold.preemption)
+                .is_some_and(|p| p.force && p.deadline <= ctrl.off),
             to_a_ghost: granted.is_some_and(|request| is_ghost(state, ctrl, request)),
         }));
     }
     state.broken = state.broken.or(broken);
-    let _ = i;
     Looked::Planned(Box::new(plan))
 }
 
@@ -556,7 +559,7 @@ pub(crate) fn committed(config: &Config, ctrl: &mut Ctrl, write: &Write, written
         let due = written.held().map(|hold| Due {
             token: written.token,
             renewals: hold.renewals,
-            at: (hold.expires - write.off).max(-1),
+            at: (hold.expires - write.off).max(0),
         });
         apply_lease(ctrl, written);
         if let Some((_, known)) = &mut ctrl.lease {
@@ -564,7 +567,7 @@ pub(crate) fn committed(config: &Config, ctrl: &mut Ctrl, write: &Write, written
         }
     }
     if !config.is(Mutant::MarkBeforeLease) {
-        send(config, ctrl, write.answers.clone());
+        send(ctrl, write.answers.clone());
     }
     ctrl.settled = (0, Set::default());
     done(config, ctrl, write.wake.map(|wake| wake.saturating_sub(write.age)));
@@ -611,7 +614,7 @@ fn jobs(config: &Config, answers: &[RequestAnswer]) -> Vec<Job> {
 }
 
 /// `Answers::send`.
-fn send(_config: &Config, ctrl: &mut Ctrl, jobs: Vec<Job>) {
+fn send(ctrl: &mut Ctrl, jobs: Vec<Job>) {
     for job in jobs {
         let sent = &mut ctrl.sent[usize::from(job.request)];
         if *sent != job.said {

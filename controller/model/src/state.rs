@@ -10,9 +10,9 @@ pub(crate) const GONE: u8 = 8;
 /// As many holds as a history has.
 pub(crate) const HISTORY: usize = konductor_core::HISTORY_MAX;
 /// Where times stop to be counted down: further back makes no difference to anybody.
-pub(crate) const LONG_AGO: i8 = -8;
+pub(crate) const LONG_AGO: i8 = -2;
 /// Where ages stop to be counted up.
-pub(crate) const OLD: u8 = 12;
+pub(crate) const OLD: u8 = 4;
 
 /// A set of requests, by index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -24,9 +24,6 @@ impl Set {
     }
     pub(crate) fn add(&mut self, k: u8) {
         self.0 |= 1 << k;
-    }
-    pub(crate) fn remove(&mut self, k: u8) {
-        self.0 &= !(1 << k);
     }
 }
 
@@ -219,6 +216,10 @@ pub(crate) struct Write {
     pub(crate) wake: Option<u8>,
     /// How the hold ends that it ends.
     pub(crate) how: Option<How>,
+    /// Whether the hold that it ends was due when the clocks were read, by a clock that is right, and
+    /// whether it was at the deadline of a forced preemption.
+    pub(crate) due: bool,
+    pub(crate) forced: bool,
     /// Whether it grants to a request of which its controller was shown that it is gone.
     pub(crate) to_a_ghost: bool,
 }
@@ -341,6 +342,25 @@ pub(crate) struct Client {
     pub(crate) knew: bool,
 }
 
+impl Client {
+    /// Whether it has held and does not any more: it only cleans up.
+    pub(crate) fn is_over(&self) -> bool {
+        self.knew && self.belief.is_none()
+    }
+
+    /// Forgets what does not matter to it any more.
+    pub(crate) fn tidy(&mut self) {
+        if self.is_over() {
+            self.views.clear();
+            self.seen = View::NotMine;
+        }
+        if self.knew {
+            let newest = self.beats.len().saturating_sub(usize::from(!self.is_over()));
+            self.beats[..newest].fill(OLD);
+        }
+    }
+}
+
 /// How often things that nobody needs may still happen.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Budget {
@@ -379,4 +399,97 @@ pub(crate) struct State {
     pub(crate) order: Vec<u8>,
     /// The property that the last step broke.
     pub(crate) broken: Option<&'static str>,
+}
+
+impl State {
+    /// Renumbers versions and tokens, which only count up: what matters is their order, what is equal, and
+    /// what follows directly. A token is the last one plus one, or the version that it was computed from if that
+    /// is higher, so gaps are kept, if only as gaps.
+    pub(crate) fn renumber(&mut self) {
+        let mut used = [false; 256];
+        self.numbers(&mut |n| used[usize::from(*n)] = true);
+        used[0] = true;
+        let mut to = [0_u8; 256];
+        let (mut last, mut new) = (0, 0);
+        for n in 1..256 {
+            if used[n] {
+                new += (n - last).min(2) as u8;
+                to[n] = new;
+                last = n;
+            }
+        }
+        self.numbers(&mut |n| *n = to[usize::from(*n)]);
+    }
+
+    /// Every version and token in it.
+    fn numbers(&mut self, of: &mut impl FnMut(&mut u8)) {
+        let lease = |lease: &mut Lease, of: &mut dyn FnMut(&mut u8)| {
+            of(&mut lease.version);
+            of(&mut lease.token);
+        };
+        let obj = |obj: &mut Obj, of: &mut dyn FnMut(&mut u8)| {
+            of(&mut obj.version);
+            of(&mut obj.sequence);
+            said(&mut obj.said, of);
+        };
+        fn said(said: &mut Said, of: &mut dyn FnMut(&mut u8)) {
+            if let Said::Granted(token) = said {
+                of(token);
+            }
+        }
+        let job = |job: &mut Job, of: &mut dyn FnMut(&mut u8)| {
+            of(&mut job.version);
+            of(&mut job.sequence);
+            said(&mut job.said, of);
+        };
+        let write = |write: &mut Write, of: &mut dyn FnMut(&mut u8)| {
+            lease(&mut write.to, of);
+            write.answers.iter_mut().for_each(|j| job(j, of));
+        };
+        of(&mut self.version);
+        of(&mut self.token_max);
+        self.lease.iter_mut().for_each(|l| lease(l, of));
+        for slot in &mut self.requests {
+            if let Slot::There(o) = slot {
+                obj(o, of);
+            }
+        }
+        for event in &mut self.lease_log {
+            if let LeaseEvent::Put(l) = event {
+                lease(l, of);
+            }
+        }
+        for event in &mut self.request_log {
+            match event {
+                RequestEvent::Put(_, o) => obj(o, of),
+                RequestEvent::Deleted(_, version) => of(version),
+            }
+        }
+        self.adrift.iter_mut().for_each(|w| write(w, of));
+        for ctrl in &mut self.ctrls {
+            of(&mut ctrl.seen_to);
+            if ctrl.settled.0 != u8::MAX {
+                of(&mut ctrl.settled.0);
+            }
+            if let Some((l, due)) = &mut ctrl.lease {
+                lease(l, of);
+                due.iter_mut().for_each(|due| of(&mut due.token));
+            }
+            for cached in ctrl.requests.iter_mut().flatten() {
+                obj(&mut cached.obj, of);
+                of(&mut cached.sequence);
+            }
+            if let Some(listing) = &mut ctrl.listing {
+                listing.objs.iter_mut().flatten().for_each(|o| obj(o, of));
+            }
+            ctrl.sent.iter_mut().for_each(|s| said(s, of));
+            ctrl.jobs.iter_mut().for_each(|j| job(j, of));
+            match &mut ctrl.flight {
+                Flight::Nothing | Flight::Reading(_, None) | Flight::ReadingLease(None) => {}
+                Flight::Reading(_, Some(o)) => obj(o, of),
+                Flight::ReadingLease(Some(l)) => lease(l, of),
+                Flight::Writing(w) => write(w, of),
+            }
+        }
+    }
 }

@@ -14,8 +14,7 @@ use crate::{
 
 /// One thing that happens.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "`Display` says what each is")]
-pub enum Step {
+pub(crate) enum Step {
     LeaseSeen(usize),
     RequestSeen(usize),
     VersionSeen(usize),
@@ -204,18 +203,35 @@ pub(crate) fn successors(config: &Config, state: &State) -> Vec<(Step, State)> {
         all.push((Step::AdriftIsLost, next));
     }
     if config.ticks {
-        all.push((Step::Tick(None), tick(state, None)));
+        all.push((Step::Tick(None), tick(config, state, None)));
         for (c, client) in state.clients.iter().enumerate() {
-            if config.drift && client.request.is_some() && !client.slipped {
-                all.push((Step::Tick(Some(c)), tick(state, Some(c))));
+            if config.drift && client.request.is_some() && !client.slipped && !client.is_over() {
+                all.push((Step::Tick(Some(c)), tick(config, state, Some(c))));
             }
         }
     }
     all.retain_mut(|(_, next)| {
+        skip_the_known(config, next);
         settle(next);
+        next.renumber();
         next != state
     });
     all
+}
+
+/// An event that tells a controller nothing, and wakes it for nothing, need not be waited for: its own write.
+fn skip_the_known(config: &Config, state: &mut State) {
+    if config.wakes || config.budget.recreations > 0 {
+        return;
+    }
+    for ctrl in &mut state.ctrls {
+        let Some((known, _)) = ctrl.lease else { continue };
+        while let Some(LeaseEvent::Put(lease)) = state.lease_log.get(usize::from(ctrl.leases_at))
+            && lease.version <= known.version
+        {
+            ctrl.leases_at += 1;
+        }
+    }
 }
 
 /// What everybody has read is forgotten.
@@ -453,7 +469,7 @@ fn publish(config: &Config, state: &mut State, lease: Lease) {
 
 fn show_clients(state: &mut State) {
     for client in &mut state.clients {
-        let Some(request) = client.request else { continue };
+        let Some(request) = client.request.filter(|_| !client.is_over()) else { continue };
         let view = match state.lease.as_ref().and_then(Lease::held).filter(|hold| hold.request == request) {
             Some(hold) => View::Mine { acted_on: hold.acted_on, length: hold.length, renewals: hold.renewals },
             None => View::NotMine,
@@ -519,7 +535,7 @@ fn client(config: &Config, state: &State, c: usize, all: &mut Vec<(Step, State)>
     }
     let there = state.requests[usize::from(request)].there();
     if let Some(obj) = there {
-        if state.budget.renewals > 0 {
+        if state.budget.renewals > 0 && !own.is_over() {
             let mut next = state.clone();
             next.budget.renewals -= 1;
             next.version += 1;
@@ -566,6 +582,7 @@ fn see(config: &Config, client: &mut Client, n: usize) {
     client.views.drain(..n);
     let View::Mine { acted_on, length, renewals } = client.seen else {
         client.belief = None;
+        client.tidy();
         return;
     };
     let newest = client.beats.len() - 1;
@@ -585,6 +602,7 @@ fn see(config: &Config, client: &mut Client, n: usize) {
         let left = until(newest);
         client.belief = (left > 0).then_some(Belief { request, left, renewals });
     }
+    client.tidy();
 }
 
 // ---- a person ----
@@ -633,7 +651,7 @@ fn person(config: &Config, state: &State, all: &mut Vec<(Step, State)>) {
 // ---- time ----
 
 /// A tick passes, for everybody except perhaps for the clock of a client.
-pub(crate) fn tick(state: &State, slow: Option<usize>) -> State {
+pub(crate) fn tick(config: &Config, state: &State, slow: Option<usize>) -> State {
     let mut next = state.clone();
     next.lease.iter_mut().for_each(Lease::age);
     for event in &mut next.lease_log {
@@ -644,14 +662,16 @@ pub(crate) fn tick(state: &State, slow: Option<usize>) -> State {
     let older = |age: &mut u8| *age = (*age + 1).min(OLD);
     let write_ages = |write: &mut Write| {
         write.to.age();
-        older(&mut write.age);
+        if config.wakes {
+            older(&mut write.age);
+        }
     };
     next.adrift.iter_mut().for_each(write_ages);
     for ctrl in &mut next.ctrls {
         if let Some((lease, due)) = &mut ctrl.lease {
             lease.age();
             if let Some(due) = due {
-                due.at = (due.at - 1).max(-1);
+                due.at = (due.at - 1).max(0);
             }
         }
         match &mut ctrl.flight {
@@ -678,8 +698,9 @@ pub(crate) fn tick(state: &State, slow: Option<usize>) -> State {
                 client.belief = None;
             }
         }
+        client.tidy();
     }
-    next.promise = next.promise.map(|left| (left - 1).max(-1));
+    next.promise = next.promise.map(|left| (left - 1).max(0));
     next
 }
 
