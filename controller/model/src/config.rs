@@ -33,6 +33,8 @@ pub struct Config {
     /// Whether policies preempt, and whether by force.
     pub(crate) preemption: Option<bool>,
     pub(crate) denials: bool,
+    /// Whether requests are told anything: who is not told is as one whose every mark is lost.
+    pub(crate) marks: bool,
     /// Whether requests are told that they wait: it changes only their version.
     pub(crate) pending_marks: bool,
     /// Whether a client's watch may skip what the next event overtakes.
@@ -130,7 +132,7 @@ impl Config {
             controllers: 1,
             clients: vec![vec![0], vec![1]],
             priorities: [0; 3],
-            ttl: 3,
+            ttl: 2,
             skew: 1,
             offsets: [0, 0],
             margin: 1,
@@ -138,6 +140,7 @@ impl Config {
             budget: Budget::default(),
             preemption: None,
             denials: false,
+            marks: true,
             pending_marks: false,
             skip_views: false,
             withdraw: false,
@@ -177,36 +180,54 @@ pub fn configs(large: bool) -> Vec<Config> {
     let more = u8::from(large);
     vec![
         // Two controllers that are both at work, with caches as late as can be.
-        Config { controllers: 2, ticks: large, withdraw: large, ..Config::new("two stale controllers") },
+        Config { controllers: 2, ticks: false, marks: large, ..Config::new("two stale controllers") },
         // Time: renewals, pauses, a client's clock that is slow, replicas whose wall clocks differ.
         Config {
             controllers: 2,
             offsets: [0, 1],
             clients: vec![vec![0]],
-            drift: true,
-            budget: Budget { renewals: 1, ..Budget::default() },
+            marks: false,
+            drift: large,
+            budget: Budget { renewals: more, ..Budget::default() },
             ..Config::new("clocks of two replicas")
         },
         Config {
+            clients: vec![vec![0]],
             drift: true,
-            skip_views: true,
-            timeout: large.then_some(2),
-            budget: Budget { renewals: 1 + more, ..Budget::default() },
+            marks: false,
+            withdraw: true,
+            budget: Budget { renewals: 2, ..Budget::default() },
             ..Config::new("clients and clocks")
         },
         // A wall clock that jumps further than the allowance, of a controller that stays.
         Config {
-            budget: Budget { renewals: more, jumps: 2, ..Budget::default() },
+            clients: vec![vec![0]],
+            budget: Budget { renewals: 1, jumps: 2, ..Budget::default() },
+            marks: false,
             jump_to: 6,
             ..Config::new("a wall clock that jumps")
         },
-        // Crashes between any two writes, writes and answers that are lost, a list that is late.
+        // A request that nobody touches lapses.
         Config {
-            ticks: large,
+            marks: large,
+            timeout: Some(2),
+            budget: Budget { renewals: more, ..Budget::default() },
+            ..Config::new("waiters that die")
+        },
+        // Crashes between any two writes, and writes of which nobody heard.
+        Config {
+            ticks: false,
+            withdraw: large,
+            marks: large,
+            budget: Budget { restarts: 1, timeouts: 1, ..Budget::default() },
+            ..Config::new("restarts")
+        },
+        Config {
+            ticks: false,
             denials: true,
-            withdraw: true,
-            budget: Budget { restarts: 1, timeouts: 1, lost_answers: 1, ..Budget::default() },
-            ..Config::new("restart and lost answers")
+            pending_marks: large,
+            budget: Budget { lost_answers: 1, restarts: more, ..Budget::default() },
+            ..Config::new("lost answers")
         },
         Config {
             ticks: false,
@@ -217,35 +238,33 @@ pub fn configs(large: bool) -> Vec<Config> {
         // A history that is full: the oldest hold's request may be unmarked.
         Config {
             controllers: 1 + more,
-            clients: vec![vec![0], vec![1, 2]],
+            clients: vec![vec![0], vec![1]],
             full_history: true,
             ticks: false,
-            withdraw: true,
-            budget: Budget { lost_answers: 1, restarts: 1, ..Budget::default() },
+            budget: Budget { lost_answers: 1, ..Budget::default() },
             ..Config::new("a full history")
         },
         Config {
             preemption: Some(false),
-            clients: vec![vec![0], vec![1]],
-            budget: Budget { renewals: 1, ..Budget::default() },
-            withdraw: true,
+            marks: false,
+            budget: Budget { renewals: more, ..Budget::default() },
             ..Config::new("preemption")
         },
+        Config { preemption: Some(true), marks: false, ..Config::new("preemption by force") },
         // What a person does.
         Config {
-            preemption: Some(true),
             budget: Budget { forces: 1, recreations: 1, ..Budget::default() },
-            ticks: large,
-            ..Config::new("force")
+            ticks: false,
+            marks: large,
+            ..Config::new("a person")
         },
         // The same holder again: a process that has started anew.
-        Config { clients: vec![vec![0, 1], vec![2]], ticks: large, withdraw: large, ..Config::new("holders that restart") },
+        Config { clients: vec![vec![0, 1], vec![2]], ticks: false, marks: large, ..Config::new("holders that restart") },
         // Who waits is granted, with what wakes a controller in the model.
         Config {
             rules: Rules::Default,
             wakes: true,
             pending_marks: large,
-            withdraw: true,
             budget: Budget { lost_answers: 1, timeouts: more, restarts: more, ..Budget::default() },
             ..Config::new("nobody waits for ever")
         },
@@ -253,8 +272,8 @@ pub fn configs(large: bool) -> Vec<Config> {
             rules: Rules::Default,
             wakes: true,
             controllers: 2,
-            clients: vec![vec![0], vec![1]],
-            ticks: large,
+            marks: large,
+            ticks: false,
             withdraw: true,
             ..Config::new("nobody waits for two")
         },
@@ -264,7 +283,8 @@ pub fn configs(large: bool) -> Vec<Config> {
             clients: vec![vec![0], vec![1], vec![2]],
             priorities: [0, 0, 1],
             preemption: Some(false),
-            ticks: large,
+            marks: large,
+            ticks: false,
             ..Config::new("first come, first served")
         },
     ]

@@ -63,8 +63,11 @@ fn proposals(config: &Config, question: &Question) -> Vec<Decision> {
     let mut all = vec![keep()];
     // While there is a hold these are for the guard to refuse.
     all.extend(grants().map(|grant| Decision { grant: Some(grant), ..keep() }));
-    if question.hold.is_some() {
-        all.push(Decision { hold: HoldAction::Renew { ttl }, ..keep() });
+    if let Some(hold) = &question.hold {
+        // Unasked, a hold that is due may be renewed for ever: here once, or a run would have no end.
+        if hold.renewal_requested || hold.renewals == 0 {
+            all.push(Decision { hold: HoldAction::Renew { ttl }, ..keep() });
+        }
         all.push(Decision { hold: HoldAction::Expire, ..keep() });
         all.extend(grants().map(|grant| Decision { hold: HoldAction::Expire, grant: Some(grant), ..keep() }));
     }

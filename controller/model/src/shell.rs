@@ -592,6 +592,9 @@ fn wake_ticks(wake: Millis) -> u8 {
 // ---- answers: controller/src/report/answers.rs ----
 
 fn jobs(config: &Config, answers: &[RequestAnswer]) -> Vec<Job> {
+    if !config.marks {
+        return Vec::new();
+    }
     let mut jobs: Vec<Job> = answers
         .iter()
         .filter(|answer| config.pending_marks || answer.answer != Answer::Pending)

@@ -12,7 +12,7 @@ pub(crate) const HISTORY: usize = konductor_core::HISTORY_MAX;
 /// Where times stop to be counted down: further back makes no difference to anybody.
 pub(crate) const LONG_AGO: i8 = -2;
 /// Where ages stop to be counted up.
-pub(crate) const OLD: u8 = 4;
+pub(crate) const OLD: u8 = 3;
 
 /// A set of requests, by index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -419,6 +419,54 @@ impl State {
             }
         }
         self.numbers(&mut |n| *n = to[usize::from(*n)]);
+        // A policy may renew a hold that is due as often as it likes: the same for how often it was renewed.
+        let mut used = [false; 256];
+        self.renewals(&mut |n| used[usize::from(*n)] = true);
+        used[0] = true;
+        let (mut last, mut new) = (0, 0);
+        for n in 1..256 {
+            if used[n] {
+                new += (n - last).min(2) as u8;
+                to[n] = new;
+                last = n;
+            }
+        }
+        self.renewals(&mut |n| *n = to[usize::from(*n)]);
+    }
+
+    /// Every number of renewals in it.
+    fn renewals(&mut self, of: &mut impl FnMut(&mut u8)) {
+        let lease = |lease: &mut Lease, of: &mut dyn FnMut(&mut u8)| {
+            if let Status::Held(hold) | Status::Evicted(hold) = &mut lease.state {
+                of(&mut hold.renewals);
+            }
+        };
+        self.lease.iter_mut().for_each(|l| lease(l, of));
+        for event in &mut self.lease_log {
+            if let LeaseEvent::Put(l) = event {
+                lease(l, of);
+            }
+        }
+        self.adrift.iter_mut().for_each(|w| lease(&mut w.to, of));
+        for ctrl in &mut self.ctrls {
+            if let Some((l, due)) = &mut ctrl.lease {
+                lease(l, of);
+                due.iter_mut().for_each(|due| of(&mut due.renewals));
+            }
+            match &mut ctrl.flight {
+                Flight::Nothing | Flight::Reading(..) | Flight::ReadingLease(None) => {}
+                Flight::ReadingLease(Some(l)) => lease(l, of),
+                Flight::Writing(w) => lease(&mut w.to, of),
+            }
+        }
+        for client in &mut self.clients {
+            for view in client.views.iter_mut().chain([&mut client.seen]) {
+                if let View::Mine { renewals, .. } = view {
+                    of(renewals);
+                }
+            }
+            client.belief.iter_mut().for_each(|belief| of(&mut belief.renewals));
+        }
     }
 
     /// Every version and token in it.
