@@ -71,14 +71,13 @@ pub struct Outcome {
 /// Goes through every state of a configuration, or until a property does not hold.
 #[must_use]
 pub fn check(config: Config) -> Outcome {
-    let limit = std::env::var("LIMIT").ok().and_then(|s| s.parse().ok()).unwrap_or(3600);
     let started = Instant::now();
     let name = config.name;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // With one thread the way to a violation is a shortest one; whole runs are worth more threads.
     let threads = if config.mutant.is_some() { 1 } else { threads };
     let checker =
-        Protocol(config).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).timeout(std::time::Duration::from_secs(limit)).spawn_bfs().join();
+        Protocol(config).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let mut violations: Vec<(&'static str, String)> =
         checker.discoveries().into_iter().map(|(property, path)| (property, told(path.into_vec()))).collect();
     violations.sort();
@@ -110,7 +109,9 @@ fn told(path: Vec<(State, Option<Move>)>) -> String {
             .clients
             .iter()
             .enumerate()
-            .filter_map(|(c, client)| client.belief.map(|b| format!("client {c} believes in {} for {}", b.request, b.left)))
+            .filter_map(|(c, client)| {
+                client.belief.map(|b| format!("client {c} believes in {} for {}", b.request, b.left))
+            })
             .collect();
         let beliefs = if beliefs.is_empty() { String::new() } else { format!("; {}", beliefs.join(", ")) };
         let _ = writeln!(text, "{:>3}. {step}  [{lease}{beliefs}]", n + 1);

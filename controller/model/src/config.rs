@@ -66,14 +66,13 @@ pub enum Mutant {
     ReleaseBeforeStop,
     NoRequestWatch,
     ListOrder,
-    NoWakeWhenOverdue,
+    NoWakeInTime,
     HistoryForgets,
     MarkOnItsWayCounts,
     StaleNotConfirmed,
     UnseenTakenForGone,
     LateAnswerBringsBack,
     ListProvesAbsence,
-    VersionBeforeObject,
     WallClockExpiry,
     AbsentMeansReleased,
     NoCompareAndSwap,
@@ -88,6 +87,37 @@ pub enum Mutant {
 }
 
 impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 27] = [
+        Self::ReleaseIsNoOp,
+        Self::GrantedAgain,
+        Self::MarkBeforeLease,
+        Self::ExpiredOverwritten,
+        Self::ConstantIdentity,
+        Self::HeldWithoutRequest,
+        Self::ReleaseBeforeStop,
+        Self::NoRequestWatch,
+        Self::ListOrder,
+        Self::NoWakeInTime,
+        Self::HistoryForgets,
+        Self::MarkOnItsWayCounts,
+        Self::StaleNotConfirmed,
+        Self::UnseenTakenForGone,
+        Self::LateAnswerBringsBack,
+        Self::ListProvesAbsence,
+        Self::WallClockExpiry,
+        Self::AbsentMeansReleased,
+        Self::NoCompareAndSwap,
+        Self::DeadlineFromWhenSeen,
+        Self::NoMargin,
+        Self::NoSkewAllowance,
+        Self::TokenFromRecordOnly,
+        Self::EvictedGetsItBack,
+        Self::PreemptedAtOnce,
+        Self::DeadWaiterGranted,
+        Self::SequenceOfSight,
+    ];
+
     /// What the defect is.
     #[must_use]
     pub fn is(self) -> &'static str {
@@ -101,14 +131,13 @@ impl Mutant {
             Self::ReleaseBeforeStop => "the lease is released before the child is gone (klock, client-go)",
             Self::NoRequestWatch => "requests wake nobody (LogicIQ 1)",
             Self::ListOrder => "ties go by list order (LogicIQ 7)",
-            Self::NoWakeWhenOverdue => "a wake-up of zero is none (LogicIQ 12)",
+            Self::NoWakeInTime => "nothing wakes the controller when time has passed (LogicIQ 12)",
             Self::HistoryForgets => "the history forgets a request that is not marked",
             Self::MarkOnItsWayCounts => "a mark on its way counts as told, also for the history",
             Self::StaleNotConfirmed => "requests that are older than the lease are not confirmed",
             Self::UnseenTakenForGone => "the request of the oldest hold counts as gone when it was not seen",
             Self::LateAnswerBringsBack => "a late answer to a read brings back what the watch has shown gone",
             Self::ListProvesAbsence => "a list proves the absence of what was read while it was on its way",
-            Self::VersionBeforeObject => "how new the requests are is noted before the request itself",
             Self::WallClockExpiry => "expiry goes by the wall clock",
             Self::AbsentMeansReleased => "release is inferred from a cache that is only late",
             Self::NoCompareAndSwap => "the Lease is written without compare-and-swap",
@@ -165,6 +194,63 @@ impl Config {
     }
 }
 
+/// The smallest configuration in which a defect shows, and the property that finds it.
+#[must_use]
+pub fn shows(mutant: Mutant) -> (Config, &'static str) {
+    let (name, finds) = match mutant {
+        Mutant::ReleaseIsNoOp => ("nobody waits for two", "L2"),
+        Mutant::HeldWithoutRequest => ("everybody is told", "L2"),
+        Mutant::NoRequestWatch => ("nobody waits for ever", "L2"),
+        Mutant::NoWakeInTime => ("nobody waits for ever", "L1"),
+        Mutant::GrantedAgain => ("two stale controllers", "S5"),
+        Mutant::MarkBeforeLease => ("lost answers", "S3"),
+        Mutant::ExpiredOverwritten => ("clients and clocks", "D9"),
+        Mutant::ConstantIdentity => ("two stale controllers", "S3"),
+        Mutant::ReleaseBeforeStop => ("two stale controllers", "S3"),
+        Mutant::ListOrder => ("first come, first served", "L4"),
+        Mutant::HistoryForgets
+        | Mutant::MarkOnItsWayCounts
+        | Mutant::StaleNotConfirmed
+        | Mutant::LateAnswerBringsBack
+        | Mutant::UnseenTakenForGone => ("a full history", "S5"),
+        Mutant::ListProvesAbsence => ("lists that are late", "S12"),
+        Mutant::WallClockExpiry => ("a wall clock that jumps", "S8"),
+        Mutant::AbsentMeansReleased => ("two stale controllers", "S12"),
+        Mutant::NoCompareAndSwap => ("two stale controllers", "S2"),
+        Mutant::DeadlineFromWhenSeen | Mutant::NoMargin => ("clients and clocks", "S3"),
+        Mutant::NoSkewAllowance => ("clocks of two replicas", "S8"),
+        Mutant::TokenFromRecordOnly => ("a person", "S2"),
+        Mutant::EvictedGetsItBack => ("a person", "S5"),
+        Mutant::PreemptedAtOnce => ("preemption", "S9"),
+        Mutant::DeadWaiterGranted => ("waiters that die", "S5"),
+        Mutant::SequenceOfSight => ("first come, first served", "L4"),
+    };
+    let mut config = named(name, false).with(mutant);
+    if mutant == Mutant::SequenceOfSight {
+        (config.marks, config.pending_marks, config.budget.restarts) = (true, true, 1);
+    }
+    (config, finds)
+}
+
+/// What is known not to hold, and by which property; it is open until it is mended.
+///
+/// A client whose watch leaves out the state in which it was granted (a watch that was opened late, or
+/// anew) and brings the one after a renewal was refused counts its deadline from the refused beat, which
+/// was sent after the grant. `status.request.renewals` names the beat that was acted on, granted or
+/// refused; which one `expires` was computed after, the status does not say.
+#[must_use]
+pub fn open() -> Vec<(Config, &'static str)> {
+    let config = Config {
+        clients: vec![vec![0]],
+        ttl: 3,
+        skip_views: true,
+        marks: false,
+        budget: Budget { renewals: 1, ..Budget::default() },
+        ..Config::new("a watch that leaves out")
+    };
+    vec![(config, "S3")]
+}
+
 /// The configuration of this name, small or large.
 ///
 /// # Panics
@@ -183,6 +269,7 @@ pub fn configs(large: bool) -> Vec<Config> {
         Config { controllers: 2, ticks: false, marks: large, ..Config::new("two stale controllers") },
         // Time: renewals, pauses, a client's clock that is slow, replicas whose wall clocks differ.
         Config {
+            rules: if large { Rules::Any } else { Rules::Default },
             controllers: 2,
             offsets: [0, 1],
             clients: vec![vec![0]],
@@ -232,7 +319,9 @@ pub fn configs(large: bool) -> Vec<Config> {
         Config {
             ticks: false,
             clients: vec![vec![0]],
-            budget: Budget { restarts: more, relists: 1 + more, renewals: 1, ..Budget::default() },
+            controllers: 2,
+            marks: false,
+            budget: Budget { relists: 1 + more, renewals: more, ..Budget::default() },
             ..Config::new("lists that are late")
         },
         // A history that is full: the oldest hold's request may be unmarked.
@@ -241,6 +330,7 @@ pub fn configs(large: bool) -> Vec<Config> {
             clients: vec![vec![0], vec![1]],
             full_history: true,
             ticks: false,
+            withdraw: true,
             budget: Budget { lost_answers: 1, ..Budget::default() },
             ..Config::new("a full history")
         },
@@ -259,22 +349,35 @@ pub fn configs(large: bool) -> Vec<Config> {
             ..Config::new("a person")
         },
         // The same holder again: a process that has started anew.
-        Config { clients: vec![vec![0, 1], vec![2]], ticks: false, marks: large, ..Config::new("holders that restart") },
+        Config {
+            clients: vec![vec![0, 1], vec![2]],
+            ticks: false,
+            marks: large,
+            ..Config::new("holders that restart")
+        },
         // Who waits is granted, with what wakes a controller in the model.
         Config {
             rules: Rules::Default,
             wakes: true,
-            pending_marks: large,
-            budget: Budget { lost_answers: 1, timeouts: more, restarts: more, ..Budget::default() },
+            marks: large,
+            budget: Budget { timeouts: more, ..Budget::default() },
             ..Config::new("nobody waits for ever")
         },
         Config {
             rules: Rules::Default,
             wakes: true,
-            controllers: 2,
-            marks: large,
             ticks: false,
-            withdraw: true,
+            pending_marks: true,
+            budget: Budget { lost_answers: more, restarts: 1, ..Budget::default() },
+            ..Config::new("everybody is told")
+        },
+        Config {
+            rules: Rules::Default,
+            wakes: true,
+            controllers: 2,
+            marks: false,
+            ticks: false,
+            withdraw: large,
             ..Config::new("nobody waits for two")
         },
         Config {

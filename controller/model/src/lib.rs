@@ -9,4 +9,4 @@ mod state;
 mod steps;
 
 pub use check::{Outcome, check};
-pub use config::{Config, Mutant, configs, named};
+pub use config::{Config, Mutant, configs, named, open, shows};

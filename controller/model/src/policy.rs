@@ -25,7 +25,8 @@ fn walk(config: &Config, rules: Rules, inquiry: Inquiry<'_>, plans: &mut Vec<Pla
         match inquiry.clone().conclude(&verdict) {
             ControlFlow::Continue(next) => walk(config, rules, next, plans),
             ControlFlow::Break(plan) => {
-                let same = |p: &Plan| p.next == plan.next && p.answers == plan.answers && p.transition == plan.transition;
+                let same =
+                    |p: &Plan| p.next == plan.next && p.answers == plan.answers && p.transition == plan.transition;
                 if !plans.iter().any(same) {
                     plans.push(plan);
                 }

@@ -16,7 +16,7 @@ pub(crate) const S1: &str = "S1 a hold is only replaced by a write that ends it"
 pub(crate) const S2: &str = "S2 tokens strictly rise";
 pub(crate) const S3: &str = "S3/S7 a client believes that it holds only while the Lease says so";
 pub(crate) const S5_TWICE: &str = "S5 a request is granted at most once";
-pub(crate) const S5_GHOST: &str = "S5 nobody is granted whose request is known to be gone";
+pub(crate) const S5_GHOST: &str = "S5 nobody is granted who is known to be gone or to have lapsed";
 pub(crate) const S8: &str = "S8 a hold does not expire early";
 pub(crate) const S9: &str = "S9 a preemption does not overlap";
 pub(crate) const S12: &str = "S12 a hold is not taken for released while its request is there";
@@ -115,9 +115,9 @@ pub(crate) fn judge(config: &Config, state: &mut State, old: &Lease, new: &Lease
         let evicted = matches!(old.state, Status::Evicted(_));
         let gone = state.requests[usize::from(hold.request)] == Slot::Gone;
         let forced = write.forced;
-        let same_holder = new
-            .held()
-            .is_some_and(|to| is_new && crate::shell::holder(config, to.request) == crate::shell::holder(config, hold.request));
+        let same_holder = new.held().is_some_and(|to| {
+            is_new && crate::shell::holder(config, to.request) == crate::shell::holder(config, hold.request)
+        });
         if !(evicted || gone || write.due || forced || same_holder) {
             broken(match write.how {
                 Some(How::Released) => S12,
@@ -257,8 +257,7 @@ fn work(config: &Config, state: &mut State) -> bool {
 fn waits(config: &Config, state: &State, request: u8) -> bool {
     let there = state.requests[usize::from(request)].there();
     let lease_knows = state.lease.as_ref().is_some_and(|lease| {
-        lease.has_held(request)
-            || matches!(&lease.state, Status::Held(h) | Status::Evicted(h) if h.request == request)
+        lease.has_held(request) || matches!(&lease.state, Status::Held(h) | Status::Evicted(h) if h.request == request)
     });
     there.is_some_and(|obj| !obj.said.is_over() && !matches!(obj.said, Said::Granted(_)))
         && !lease_knows

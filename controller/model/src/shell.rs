@@ -10,8 +10,8 @@ use crate::{
     config::{Config, Mutant, Rules},
     policy::plans,
     state::{
-        Cached, Ctrl, Due, Flight, HISTORY, Hold, How, Job, LONG_AGO, Lease, Obj, Preemption, REQUESTS,
-        RequestEvent, Said, Set, Slot, State, Status, Write,
+        Cached, Ctrl, Due, Flight, HISTORY, Hold, How, Job, LONG_AGO, Lease, Obj, Preemption, REQUESTS, RequestEvent,
+        Said, Set, Slot, State, Status, Write,
     },
 };
 
@@ -349,7 +349,10 @@ fn lease_of(config: &Config, old: &Lease, plan: &Plan) -> Lease {
         token = old.token + 1;
     }
     if config.is(Mutant::EvictedGetsItBack)
-        && matches!(plan.transition, Transition::End(Ending::ForceReleased) | Transition::HandOver(Ending::ForceReleased, _))
+        && matches!(
+            plan.transition,
+            Transition::End(Ending::ForceReleased) | Transition::HandOver(Ending::ForceReleased, _)
+        )
     {
         history = old.history;
     }
@@ -453,13 +456,7 @@ fn at_the_api(state: &State, request: u8) -> Option<Obj> {
     state.requests.get(usize::from(request)).and_then(|slot| slot.there())
 }
 
-fn carry_out(
-    config: &Config,
-    state: &mut State,
-    ctrl: &mut Ctrl,
-    observed: &Observed,
-    plan: Plan,
-) -> Looked {
+fn carry_out(config: &Config, state: &mut State, ctrl: &mut Ctrl, observed: &Observed, plan: Plan) -> Looked {
     let lease = observed.lease;
     // `Observed::in_doubt`, and what of it is settled.
     if ctrl.settled.0 != lease.version {
@@ -500,11 +497,9 @@ fn carry_out(
             wake,
             how: how(&plan),
             due: state.promise.is_none_or(|left| left <= 0),
-            forced: lease
-                .held()
-                .and_then(|hold| hold.preemption)
-                .is_some_and(|p| p.force && p.deadline <= ctrl.off),
-            to_a_ghost: granted.is_some_and(|request| is_ghost(state, ctrl, request)),
+            forced: lease.held().and_then(|hold| hold.preemption).is_some_and(|p| p.force && p.deadline <= ctrl.off),
+            to_a_ghost: granted
+                .is_some_and(|request| is_ghost(state, ctrl, request) || has_lapsed(config, ctrl, request)),
         }));
     }
     state.broken = state.broken.or(broken);
@@ -518,6 +513,12 @@ fn is_ghost(state: &State, ctrl: &Ctrl, request: u8) -> bool {
         .iter()
         .any(|event| matches!(event, RequestEvent::Deleted(k, _) if *k == request));
     gone && !to_come && ctrl.listing.is_none()
+}
+
+/// Whether nobody has touched a request for its timeout, as far as the controller can know.
+fn has_lapsed(config: &Config, ctrl: &Ctrl, request: u8) -> bool {
+    let cached = ctrl.requests[usize::from(request)];
+    cached.is_some_and(|cached| config.timeout.is_some_and(|timeout| cached.untouched >= timeout))
 }
 
 /// The grant goes to the one that came last: the order of some list.
@@ -578,7 +579,7 @@ pub(crate) fn done(config: &Config, ctrl: &mut Ctrl, wake: Option<u8>) {
     if !config.wakes {
         return;
     }
-    if let Some(wake) = wake.filter(|wake| *wake > 0 || !config.is(Mutant::NoWakeWhenOverdue)) {
+    if let Some(wake) = wake.filter(|_| !config.is(Mutant::NoWakeInTime)) {
         ctrl.timer = Some(wake);
     }
     ctrl.queued |= std::mem::take(&mut ctrl.again);

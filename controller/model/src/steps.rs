@@ -5,9 +5,12 @@ use std::fmt;
 use crate::{
     config::{Config, Mutant, Rules},
     properties,
-    shell::{self, Looked, answer_is_back, apply_lease, committed, delete_lease, done, holder, listed, reconcile, request_event},
+    shell::{
+        self, Looked, answer_is_back, apply_lease, committed, delete_lease, done, holder, listed, reconcile,
+        request_event,
+    },
     state::{
-        Belief, Client, Ctrl, Flight, GONE, HISTORY, Lease, LeaseEvent, Listing, Obj, OLD, REQUESTS, RequestEvent,
+        Belief, Client, Ctrl, Flight, GONE, HISTORY, Lease, LeaseEvent, Listing, OLD, Obj, REQUESTS, RequestEvent,
         Said, Set, Slot, State, Status, View, Write,
     },
 };
@@ -17,7 +20,6 @@ use crate::{
 pub(crate) enum Step {
     LeaseSeen(usize),
     RequestSeen(usize),
-    VersionSeen(usize),
     LeasesListed(usize),
     RequestsListed(usize),
     ListTaken(usize),
@@ -49,7 +51,6 @@ impl fmt::Display for Step {
         match self {
             Self::LeaseSeen(i) => write!(f, "controller {i}'s watch brings an event of the Lease"),
             Self::RequestSeen(i) => write!(f, "controller {i}'s watch brings an event of a request"),
-            Self::VersionSeen(i) => write!(f, "controller {i} notes how new the next request is"),
             Self::LeasesListed(i) => write!(f, "controller {i} lists the Leases"),
             Self::RequestsListed(i) => write!(f, "controller {i} lists the requests"),
             Self::ListTaken(i) => write!(f, "controller {i}'s watch breaks; the API server takes a list of requests"),
@@ -82,7 +83,7 @@ impl fmt::Display for Step {
 
 /// The states that a run begins with.
 pub(crate) fn beginnings(config: &Config) -> Vec<State> {
-    let client = |_| Client {
+    let client = |_: &Vec<u8>| Client {
         made: 0,
         request: None,
         belief: None,
@@ -92,8 +93,7 @@ pub(crate) fn beginnings(config: &Config) -> Vec<State> {
         slipped: false,
         knew: false,
     };
-    let lease =
-        Lease { uid: 1, version: 1, token: 0, state: Status::Available, history: [u8::MAX; HISTORY] };
+    let lease = Lease { uid: 1, version: 1, token: 0, state: Status::Available, history: [u8::MAX; HISTORY] };
     let mut state = State {
         version: 1,
         lease: Some(lease),
@@ -123,7 +123,8 @@ pub(crate) fn beginnings(config: &Config) -> Vec<State> {
     let mut all = Vec::new();
     for said in [Said::Nothing, Said::Granted(2), Said::Finished] {
         let mut state = state.clone();
-        state.requests[0] = Slot::There(Obj { version: 2, renewals: 0, said, sequence: 2 * u8::from(said != Said::Nothing) });
+        state.requests[0] =
+            Slot::There(Obj { version: 2, renewals: 0, said, sequence: 2 * u8::from(said != Said::Nothing) });
         state.clients[0].made = 1;
         state.clients[0].request = Some(0);
         state.clients[0].knew = true;
@@ -155,8 +156,28 @@ pub(crate) fn beginnings(config: &Config) -> Vec<State> {
             ctrl.seen_to = 0;
         }
         behind.request_log = obj.map(|obj| RequestEvent::Put(0, obj)).into_iter().collect();
+        all.push(behind.clone());
+        // Request 1 came before, and is all that it has seen of the requests.
+        let first = Obj { version: 1, renewals: 0, said: Said::Nothing, sequence: 0 };
+        behind.requests[1] = Slot::There(first);
+        behind.clients[1] = Client { made: 1, request: Some(1), beats: vec![OLD], ..client(&Vec::new()) };
+        behind.order = vec![1, 0];
+        behind.ctrls.iter_mut().for_each(|ctrl| listed(config, ctrl, &[None, Some(first), None], Set::default()));
         all.push(behind);
     }
+    // Request 0 is marked and forgotten since, and the watch of requests has not brought that yet.
+    let mut frozen = all[0].clone();
+    let marked = Obj { version: 3, renewals: 0, said: Said::Finished, sequence: 2 };
+    frozen.version = 4;
+    frozen.requests[0] = Slot::There(marked);
+    frozen.request_log = vec![RequestEvent::Put(0, marked)];
+    if let Some(lease) = &mut frozen.lease {
+        lease.version = 4;
+        lease.history[HISTORY - 1] = GONE + HISTORY as u8 - 1;
+        let lease = *lease;
+        frozen.ctrls.iter_mut().for_each(|ctrl| apply_lease(ctrl, lease));
+    }
+    all.push(frozen);
     all
 }
 
@@ -268,13 +289,6 @@ fn controller(config: &Config, state: &State, i: usize, all: &mut Vec<(Step, Sta
     }
     if usize::from(ctrl.requests_at) < state.request_log.len() && ctrl.listing.is_none() {
         all.push((Step::RequestSeen(i), with(&mut |s| see_request(config, s, i))));
-        if config.is(Mutant::VersionBeforeObject) {
-            let version = match state.request_log[usize::from(ctrl.requests_at)] {
-                RequestEvent::Put(_, obj) => obj.version,
-                RequestEvent::Deleted(_, version) => version,
-            };
-            all.push((Step::VersionSeen(i), with(&mut |s| s.ctrls[i].seen_to = s.ctrls[i].seen_to.max(version))));
-        }
     }
     if state.budget.relists > 0 && ctrl.listing.is_none() {
         all.push((
@@ -375,7 +389,8 @@ fn said(looked: &Looked) -> String {
             let answers: Vec<String> =
                 plan.answers.iter().map(|a| format!("{} {:?}", a.request.uid, a.answer)).collect();
             let how = match &plan.transition {
-                konductor_core::transition::Transition::End(how) | konductor_core::transition::Transition::HandOver(how, _) => {
+                konductor_core::transition::Transition::End(how)
+                | konductor_core::transition::Transition::HandOver(how, _) => {
                     format!(" {how:?}")
                 }
                 konductor_core::transition::Transition::Adjust(_, what) => format!(" {what:?}"),
@@ -425,7 +440,7 @@ pub(crate) fn fire(ctrl: &mut Ctrl) {
 fn failed(config: &Config, ctrl: &mut Ctrl) {
     ctrl.settled = (0, Set::default());
     done(config, ctrl, Some(0));
-    if config.is(Mutant::NoWakeWhenOverdue) && config.wakes {
+    if config.is(Mutant::NoWakeInTime) && config.wakes {
         ctrl.timer = Some(0);
     }
 }
