@@ -474,7 +474,10 @@ fn carry_out(config: &Config, state: &mut State, ctrl: &mut Ctrl, observed: &Obs
         }
     }
     let mut broken = None;
-    if config.mutant.is_none() && !konductor_core::invariants::violations(&observed.snapshot, &plan).is_empty() {
+    if config.core
+        && config.mutant.is_none()
+        && !konductor_core::invariants::violations(&observed.snapshot, &plan).is_empty()
+    {
         broken = Some("the core's own invariants");
     }
     let to = lease_of(config, &lease, &plan);

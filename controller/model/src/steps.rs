@@ -478,11 +478,14 @@ fn put(config: &Config, state: &mut State, write: &Write) -> Option<Lease> {
 fn publish(config: &Config, state: &mut State, lease: Lease) {
     state.lease = Some(lease);
     state.lease_log.push(LeaseEvent::Put(lease));
-    let _ = config;
-    show_clients(state);
+    show_clients(config, state);
 }
 
-fn show_clients(state: &mut State) {
+fn show_clients(config: &Config, state: &mut State) {
+    if config.wakes {
+        // What a client believes does not matter to who is granted.
+        return;
+    }
     for client in &mut state.clients {
         let Some(request) = client.request.filter(|_| !client.is_over()) else { continue };
         let view = match state.lease.as_ref().and_then(Lease::held).filter(|hold| hold.request == request) {
@@ -561,7 +564,7 @@ fn client(config: &Config, state: &State, c: usize, all: &mut Vec<(Step, State)>
             all.push((Step::Beats(c, request), next));
         }
         // Who holds releases; who waits may give up.
-        if config.withdraw || own.knew {
+        if config.withdraw || config.wakes || own.knew {
             let mut next = state.clone();
             next.version += 1;
             next.requests[usize::from(request)] = Slot::Gone;
@@ -647,7 +650,7 @@ fn person(config: &Config, state: &State, all: &mut Vec<(Step, State)>) {
             // Another Lease, another life: only the tokens go on.
             next.granted = Set::default();
             next.promise = None;
-            show_clients(&mut next);
+            show_clients(config, &mut next);
             all.push((Step::LeaseDeleted, next));
         }
         Some(_) => {}
@@ -701,7 +704,7 @@ pub(crate) fn tick(config: &Config, state: &State, slow: Option<usize>) -> State
             ctrl.timer = Some(timer.saturating_sub(1));
         }
     }
-    for (c, client) in next.clients.iter_mut().enumerate() {
+    for (c, client) in next.clients.iter_mut().enumerate().filter(|_| !config.wakes) {
         if slow == Some(c) {
             client.slipped = true;
             continue;

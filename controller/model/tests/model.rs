@@ -39,6 +39,7 @@ configurations! {
     lost_answers: "lost answers",
     lists_that_are_late: "lists that are late",
     a_full_history: "a full history",
+    a_full_history_and_who_gives_up: "a full history and who gives up",
     preemption: "preemption",
     preemption_by_force: "preemption by force",
     a_person: "a person",
