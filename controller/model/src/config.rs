@@ -85,12 +85,11 @@ pub enum Mutant {
     EvictedGetsItBack,
     PreemptedAtOnce,
     DeadWaiterGranted,
-    SequenceOfSight,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 26] = [
         Self::ReleaseIsNoOp,
         Self::GrantedAgain,
         Self::MarkBeforeLease,
@@ -117,7 +116,6 @@ impl Mutant {
         Self::EvictedGetsItBack,
         Self::PreemptedAtOnce,
         Self::DeadWaiterGranted,
-        Self::SequenceOfSight,
     ];
 
     /// What the defect is.
@@ -150,7 +148,6 @@ impl Mutant {
             Self::EvictedGetsItBack => "the end of a forced release is not remembered",
             Self::PreemptedAtOnce => "a preemption ends the hold at once",
             Self::DeadWaiterGranted => "a request does not lapse",
-            Self::SequenceOfSight => "the order of arrival is the order of sight",
         }
     }
 }
@@ -226,13 +223,8 @@ pub fn shows(mutant: Mutant) -> (Config, &'static str) {
         Mutant::EvictedGetsItBack => ("a person", "S5"),
         Mutant::PreemptedAtOnce => ("preemption", "S9"),
         Mutant::DeadWaiterGranted => ("waiters that die", "S5"),
-        Mutant::SequenceOfSight => ("first come, first served", "L4"),
     };
-    let mut config = named(name, false).with(mutant);
-    if mutant == Mutant::SequenceOfSight {
-        (config.marks, config.pending_marks, config.budget.restarts) = (true, true, 1);
-    }
-    (config, finds)
+    (named(name, false).with(mutant), finds)
 }
 
 /// What is known not to hold, and by which property; it is open until it is mended.

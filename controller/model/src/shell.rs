@@ -86,18 +86,18 @@ pub(crate) fn delete_lease(ctrl: &mut Ctrl, uid: u8) {
 }
 
 /// `World::upsert_request`.
-fn upsert(config: &Config, ctrl: &mut Ctrl, request: u8, obj: Obj) {
+fn upsert(ctrl: &mut Ctrl, request: u8, obj: Obj) {
     let entry = &mut ctrl.requests[usize::from(request)];
     if let Some(known) = entry
         && known.obj.version > obj.version
     {
-        if known.obj.sequence == 0 && !config.is(Mutant::SequenceOfSight) {
+        if known.obj.sequence == 0 {
             known.sequence = known.sequence.min(obj.version);
         }
         return;
     }
     let first = entry.map_or(obj.version, |known| known.sequence);
-    let told = if obj.sequence > 0 && !config.is(Mutant::SequenceOfSight) { obj.sequence } else { first };
+    let told = if obj.sequence > 0 { obj.sequence } else { first };
     let untouched = match entry {
         Some(known) if known.obj.renewals == obj.renewals => known.untouched,
         _ => 0,
@@ -112,12 +112,12 @@ fn remember_deleted(ctrl: &mut Ctrl, request: u8) {
 }
 
 /// `on_request`, `World::request_watched` and `World::request_deleted`.
-pub(crate) fn request_event(config: &Config, ctrl: &mut Ctrl, event: RequestEvent) {
+pub(crate) fn request_event(ctrl: &mut Ctrl, event: RequestEvent) {
     match event {
         RequestEvent::Put(request, obj) => {
             seen(ctrl, request, obj);
             ctrl.seen_to = ctrl.seen_to.max(obj.version);
-            upsert(config, ctrl, request, obj);
+            upsert(ctrl, request, obj);
         }
         RequestEvent::Deleted(request, version) => {
             ctrl.sent[usize::from(request)] = Said::Nothing;
@@ -152,7 +152,7 @@ fn confirmed(config: &Config, ctrl: &mut Ctrl, request: u8, found: Option<Obj>) 
     if let Some(listing) = &mut ctrl.listing {
         listing.found.add(request);
     }
-    upsert(config, ctrl, request, obj);
+    upsert(ctrl, request, obj);
 }
 
 /// `World::request_listed` and `World::requests_list_done`.
@@ -161,7 +161,7 @@ pub(crate) fn listed(config: &Config, ctrl: &mut Ctrl, objs: &[Option<Obj>; REQU
         match obj {
             Some(obj) => {
                 seen(ctrl, request, *obj);
-                upsert(config, ctrl, request, *obj);
+                upsert(ctrl, request, *obj);
             }
             None if ctrl.requests[usize::from(request)].is_some() => {
                 ctrl.requests[usize::from(request)] = None;

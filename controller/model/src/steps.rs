@@ -417,7 +417,7 @@ pub(crate) fn see_request(config: &Config, state: &mut State, i: usize) {
     let ctrl = &mut state.ctrls[i];
     let event = state.request_log[usize::from(ctrl.requests_at)];
     ctrl.requests_at += 1;
-    request_event(config, ctrl, event);
+    request_event(ctrl, event);
     if !config.is(Mutant::NoRequestWatch) {
         ctrl.push();
     }
