@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile torture fuzz sim generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture model sim fuzz generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -108,6 +108,11 @@ hostile: tools ## every hostile policy against the real controller: case, expect
 	@tests/control-plane/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins
 	@target/debug/konductor-hostile
+
+# The configurations of the tests are smaller. The number of states is the result; what is known and open is listed.
+model: tools ## every state of the protocol for small sizes, with stale caches, lost writes and any policy; some minutes
+	@$(CARGO) build $(LOCKED) --workspace --bin konductor-model
+	@target/debug/konductor-model
 
 policies: tools ## every policy of the library, in four languages, into target/policies; prints sizes and digests
 	$(call say,the library of policies)
