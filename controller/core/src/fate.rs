@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// What becomes of the hold.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, for the length of a plan")]
 pub(crate) enum Fate {
     /// There is none.
     Free,
@@ -109,6 +110,7 @@ fn renewed(snapshot: &Snapshot, hold: &Hold, ttl: Millis) -> Option<Hold> {
         renewed: snapshot.now,
         renewals: hold.renewals.saturating_add(1),
         acted_on: counter(snapshot, hold),
+        counted: counter(snapshot, hold),
         ..hold.clone()
     })
 }
@@ -183,6 +185,7 @@ pub(crate) fn granted(snapshot: &Snapshot, checked: &Checked) -> Option<Hold> {
         renewals: 0,
         // Beats made while it waited are not renewals.
         acted_on: request.renewals,
+        counted: request.renewals,
         preemption: None,
     })
 }

@@ -130,6 +130,9 @@ pub struct Hold {
     pub renewals: i64,
     /// The value of the request's renewal counter that was last acted on, granted or refused.
     pub acted_on: i64,
+    /// The same when `expires` was computed, by the grant or a renewal: what a refusal leaves alone. A
+    /// holder counts its deadline from before it sent that, so it must not be a later one.
+    pub counted: i64,
     /// The hand-over under way, if there is one.
     pub preemption: Option<Preemption>,
 }

@@ -47,8 +47,6 @@ pub struct Config {
     pub(crate) wakes: bool,
     /// With holds in the history, of which the oldest is of this request.
     pub(crate) full_history: bool,
-    /// Whether the core's own invariants are asked too, which look at one snapshot and its plan.
-    pub(crate) core: bool,
     /// How the wall clock of the controllers may jump.
     pub(crate) jump_to: i8,
     /// The defect that is put in.
@@ -85,11 +83,13 @@ pub enum Mutant {
     EvictedGetsItBack,
     PreemptedAtOnce,
     DeadWaiterGranted,
+    CountsFromTheRefused,
+    LateWatchBringsBack,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::ReleaseIsNoOp,
         Self::GrantedAgain,
         Self::MarkBeforeLease,
@@ -116,6 +116,8 @@ impl Mutant {
         Self::EvictedGetsItBack,
         Self::PreemptedAtOnce,
         Self::DeadWaiterGranted,
+        Self::CountsFromTheRefused,
+        Self::LateWatchBringsBack,
     ];
 
     /// What the defect is.
@@ -148,6 +150,8 @@ impl Mutant {
             Self::EvictedGetsItBack => "the end of a forced release is not remembered",
             Self::PreemptedAtOnce => "a preemption ends the hold at once",
             Self::DeadWaiterGranted => "a request does not lapse",
+            Self::CountsFromTheRefused => "a client counts its deadline from a beat that was refused",
+            Self::LateWatchBringsBack => "a late watch brings back what was read as gone",
         }
     }
 }
@@ -176,7 +180,6 @@ impl Config {
             timeout: None,
             wakes: false,
             full_history: false,
-            core: true,
             jump_to: 0,
             mutant: None,
         }
@@ -223,32 +226,10 @@ pub fn shows(mutant: Mutant) -> (Config, &'static str) {
         Mutant::EvictedGetsItBack => ("a person", "S5"),
         Mutant::PreemptedAtOnce => ("preemption", "S9"),
         Mutant::DeadWaiterGranted => ("waiters that die", "S5"),
+        Mutant::CountsFromTheRefused => ("a watch that leaves out", "S3"),
+        Mutant::LateWatchBringsBack => ("a full history and who gives up", "the core"),
     };
     (named(name, false).with(mutant), finds)
-}
-
-/// What is known not to hold, and by which property; it is open until it is mended.
-///
-/// A client whose watch leaves out the state in which it was granted (a watch that was opened late, or
-/// anew) and brings the one after a renewal was refused counts its deadline from the refused beat, which
-/// was sent after the grant. `status.request.renewals` names the beat that was acted on, granted or
-/// refused; which one `expires` was computed after, the status does not say.
-#[must_use]
-pub fn open() -> Vec<(Config, &'static str)> {
-    let config = Config {
-        clients: vec![vec![0]],
-        ttl: 3,
-        skip_views: true,
-        marks: false,
-        budget: Budget { renewals: 1, ..Budget::default() },
-        ..Config::new("a watch that leaves out")
-    };
-    // A request that was read as gone comes back into the cache with an older event of it, until its deletion comes
-    // too. Meanwhile the history forgets a hold whose request looks pending. Nobody is granted wrongly by that: the
-    // same run without this property holds ("a full history and who gives up").
-    let ghost =
-        Config { core: true, name: "a late event of what is gone", ..named("a full history and who gives up", false) };
-    vec![(config, "S3"), (ghost, "the core")]
 }
 
 /// The configuration of this name, small or large.
@@ -343,12 +324,10 @@ fn sized(large: bool) -> Vec<Config> {
             budget: Budget { lost_answers: 1, ..Budget::default() },
             ..Config::new("a full history")
         },
-        // Without the core's own invariants: see `open`.
         Config {
             full_history: true,
             ticks: false,
             withdraw: true,
-            core: false,
             budget: Budget { lost_answers: 1, restarts: more, ..Budget::default() },
             ..Config::new("a full history and who gives up")
         },
@@ -407,6 +386,15 @@ fn sized(large: bool) -> Vec<Config> {
             marks: large,
             ticks: false,
             ..Config::new("first come, first served")
+        },
+        // A watch that is opened late, or anew, shows no state between two.
+        Config {
+            clients: vec![vec![0]],
+            ttl: 3,
+            skip_views: true,
+            marks: false,
+            budget: Budget { renewals: 1, ..Budget::default() },
+            ..Config::new("a watch that leaves out")
         },
     ]
 }

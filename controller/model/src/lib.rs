@@ -34,4 +34,4 @@ mod state;
 mod steps;
 
 pub use check::{Outcome, check};
-pub use config::{Config, Mutant, configs, named, open, shows};
+pub use config::{Config, Mutant, configs, named, shows};

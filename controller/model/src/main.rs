@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use konductor_model::{Outcome, check, configs, open};
+use konductor_model::{Outcome, check, configs};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -19,18 +19,11 @@ fn main() -> ExitCode {
         states += outcome.unique;
         violations += outcome.violations.len();
     }
-    let mut known = 0;
-    for (config, property) in open().into_iter().filter(|(config, _)| wanted(config.name)) {
-        let outcome = check(config);
-        println!("known not to hold, {property}:");
-        tell(&outcome);
-        known += outcome.violations.len();
-    }
-    if runs == 0 && known == 0 {
+    if runs == 0 {
         eprintln!("konductor-model: no configuration is called {:?}", only.unwrap_or_default());
         return ExitCode::FAILURE;
     }
-    println!("model: {runs} configurations, {states} states, {violations} violations, {known} known and open");
+    println!("model: {runs} configurations, {states} states, {violations} violations");
     if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -116,6 +116,8 @@ pub(crate) struct Hold {
     pub(crate) length: u8,
     pub(crate) renewals: u8,
     pub(crate) acted_on: u8,
+    /// When `expires` was computed.
+    pub(crate) counted: u8,
     pub(crate) preemption: Option<Preemption>,
 }
 
@@ -312,7 +314,7 @@ impl Ctrl {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum View {
     NotMine,
-    Mine { acted_on: u8, length: u8, renewals: u8 },
+    Mine { acted_on: u8, counted: u8, length: u8, renewals: u8 },
 }
 
 /// That a client relies on its hold.

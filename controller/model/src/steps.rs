@@ -417,7 +417,7 @@ pub(crate) fn see_request(config: &Config, state: &mut State, i: usize) {
     let ctrl = &mut state.ctrls[i];
     let event = state.request_log[usize::from(ctrl.requests_at)];
     ctrl.requests_at += 1;
-    request_event(ctrl, event);
+    request_event(config, ctrl, event);
     if !config.is(Mutant::NoRequestWatch) {
         ctrl.push();
     }
@@ -489,7 +489,12 @@ fn show_clients(config: &Config, state: &mut State) {
     for client in &mut state.clients {
         let Some(request) = client.request.filter(|_| !client.is_over()) else { continue };
         let view = match state.lease.as_ref().and_then(Lease::held).filter(|hold| hold.request == request) {
-            Some(hold) => View::Mine { acted_on: hold.acted_on, length: hold.length, renewals: hold.renewals },
+            Some(hold) => View::Mine {
+                acted_on: hold.acted_on,
+                counted: if config.is(Mutant::CountsFromTheRefused) { hold.acted_on } else { hold.counted },
+                length: hold.length,
+                renewals: hold.renewals,
+            },
             None => View::NotMine,
         };
         if *client.views.last().unwrap_or(&client.seen) != view {
@@ -598,7 +603,7 @@ fn see(config: &Config, client: &mut Client, n: usize) {
     let Some(request) = client.request else { return };
     client.seen = client.views[n - 1];
     client.views.drain(..n);
-    let View::Mine { acted_on, length, renewals } = client.seen else {
+    let View::Mine { acted_on, counted, length, renewals } = client.seen else {
         client.belief = None;
         client.tidy();
         return;
@@ -611,10 +616,10 @@ fn see(config: &Config, client: &mut Client, n: usize) {
     };
     if !client.knew {
         client.knew = true;
-        let left = until(usize::from(acted_on).min(newest));
+        let left = until(usize::from(counted).min(newest));
         client.belief = (left > 0).then_some(Belief { request, left, renewals });
     } else if let Some(belief) = &mut client.belief
-        && usize::from(acted_on) >= newest
+        && usize::from(acted_on.min(counted)) >= newest
         && renewals > belief.renewals
     {
         let left = until(newest);

@@ -1,6 +1,6 @@
 //! The small configurations, exhaustively. `make model` goes through the larger ones.
 
-use konductor_model::{check, configs, named, open};
+use konductor_model::{check, configs, named};
 
 fn holds(name: &str) {
     let outcome = check(named(name, false));
@@ -48,17 +48,5 @@ configurations! {
     everybody_is_told: "everybody is told",
     nobody_waits_for_two: "nobody waits for two",
     first_come_first_served: "first come, first served",
-}
-
-// When this fails, what was open is mended: then it belongs among the configurations that hold.
-#[test]
-fn what_is_known_not_to_hold_is_found() {
-    for (config, property) in open() {
-        let name = config.name;
-        let found = check(config).violations;
-        for (property, trace) in &found {
-            println!("violated: {property}\n{trace}");
-        }
-        assert!(found.iter().any(|(by, _)| by.starts_with(property)), "\"{name}\" holds now");
-    }
+    a_watch_that_leaves_out: "a watch that leaves out",
 }

@@ -39,6 +39,7 @@ pub fn next_status(observed: &Observed, consulted: &Consulted) -> LeaseStatus {
                 name: hold.request.name.clone(),
                 uid: hold.request.uid.clone(),
                 renewals: hold.acted_on,
+                counted: Some(hold.counted),
             });
             status.preemption = hold.preemption.as_ref().map(|p| Preemption {
                 by: p.by.clone(),

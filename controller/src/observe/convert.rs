@@ -80,6 +80,7 @@ fn state(status: &LeaseStatus, history: &[PastHold], holder_of: impl Fn(&str) ->
         renewed: time(status.renewed.as_ref()).or(acquired).unwrap_or_default(),
         renewals: status.renewals.unwrap_or(0),
         acted_on: request.renewals,
+        counted: request.counted.unwrap_or(request.renewals),
         preemption: status.preemption.as_ref().map(|p| Preemption {
             by: p.by.clone(),
             request: p.request.clone(),
@@ -158,7 +159,7 @@ mod tests {
             holder: Some("a".to_owned()),
             acquired: Some("2024-01-15T10:30:00.000Z".to_owned()),
             expires: Some("2024-01-15T10:40:00.000Z".to_owned()),
-            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 2 }),
+            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 2, counted: None }),
             fencing_token: Some(7),
             ..LeaseStatus::default()
         }

@@ -217,7 +217,7 @@ mod tests {
             expires: Some(format_timestamp(expires)),
             renewals: Some(renewals),
             fencing_token: Some(7),
-            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0 }),
+            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0, counted: None }),
             ..LeaseStatus::default()
         });
         lease

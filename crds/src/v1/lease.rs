@@ -204,6 +204,10 @@ pub struct RequestRef {
     /// The value of the request's spec.renewals that was last acted on, granted or refused.
     #[serde(default)]
     pub renewals: i64,
+    /// The value of the request's spec.renewals when `expires` was computed: by the grant or the last renewal. A holder
+    /// counts its deadline from before it sent that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<i64>,
 }
 
 /// A hand-over under way.

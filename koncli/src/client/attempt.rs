@@ -404,7 +404,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn held(self, grant: Grant, watch: Option<Watch<Lease>>) -> Ending {
-        let granted_after = self.beats.before_grant(grant.acted_on);
+        let granted_after = self.beats.before_grant(grant.counted);
         let deadline = deadline(granted_after, grant.length_ms);
         if deadline <= self.client.clock.now() {
             let how = format!("it was granted until {}, and that was over before this was seen", grant.expires);
@@ -418,7 +418,12 @@ impl<'a> Attempt<'a> {
             lease: self.want.lease.clone(),
             namespace: self.client.namespace.clone(),
             holder: self.want.holder.clone(),
-            request: RequestRef { name: self.request, uid: created.uid, renewals: grant.acted_on },
+            request: RequestRef {
+                name: self.request,
+                uid: created.uid,
+                renewals: grant.acted_on,
+                counted: Some(grant.counted),
+            },
             token: grant.token,
             acquired: grant.acquired,
             expires: grant.expires,

@@ -49,8 +49,11 @@ pub(crate) struct Grant {
     pub(crate) length_ms: i64,
     /// How often this hold was renewed.
     pub(crate) renewals: i64,
-    /// The value of the request's counter that the controller last acted on.
+    /// The value of the request's counter that the controller last acted on, granted or refused.
     pub(crate) acted_on: i64,
+    /// The value of the request's counter when the controller computed the length: the deadline counts from
+    /// before that was sent, also where a later one was refused since.
+    pub(crate) counted: i64,
 }
 
 /// The grant to the request with this uid, if the Lease says that it holds.
@@ -61,13 +64,15 @@ pub(crate) fn grant_to(uid: &str, lease: &Lease) -> Option<Grant> {
     // Without `renewed` only a first grant has a length that can be told.
     let since = status.renewed.as_deref().or_else(|| (renewals == 0).then_some(acquired.as_str()))?;
     let length_ms = parse_timestamp(&expires)?.checked_sub(parse_timestamp(since)?)?;
+    let request = status.request.as_ref()?;
     Some(Grant {
         token: status.fencing_token.unwrap_or_default(),
         acquired,
         expires,
         length_ms,
         renewals,
-        acted_on: status.request.as_ref()?.renewals,
+        acted_on: request.renewals,
+        counted: request.counted.unwrap_or(request.renewals),
     })
 }
 
@@ -169,7 +174,9 @@ pub(crate) fn renewing(uid: &str, before: &Grant, counter: i64, lease: View<'_, 
     if grant.acted_on < counter {
         return Renewing::Wait;
     }
-    if grant.renewals > before.renewals || later(&grant.expires, &before.expires) {
+    // What was renewed before, and its answer lost, is not this renewal.
+    let longer = grant.renewals > before.renewals || later(&grant.expires, &before.expires);
+    if longer && grant.counted >= counter {
         return Renewing::Renewed(grant);
     }
     let status = lease.status.as_ref();
@@ -247,7 +254,7 @@ mod tests {
             acquired: Some(T0.into()),
             expires: Some(T1.into()),
             fencing_token: Some(7),
-            request: Some(RequestRef { name: "r".into(), uid: uid.into(), renewals: 2 }),
+            request: Some(RequestRef { name: "r".into(), uid: uid.into(), renewals: 2, counted: None }),
             ..LeaseStatus::default()
         };
         Lease { status: Some(status), ..Lease::default() }
@@ -269,7 +276,15 @@ mod tests {
     }
 
     fn grant() -> Grant {
-        Grant { token: 7, acquired: T0.into(), expires: T1.into(), length_ms: 30_000, renewals: 0, acted_on: 2 }
+        Grant {
+            token: 7,
+            acquired: T0.into(),
+            expires: T1.into(),
+            length_ms: 30_000,
+            renewals: 0,
+            acted_on: 2,
+            counted: 2,
+        }
     }
 
     #[test]
@@ -370,7 +385,13 @@ mod tests {
             s.renewed = Some(T1.into());
             s.expires = Some(T2.into());
         });
-        let shown = Grant { expires: T2.into(), length_ms: 15_000, renewals: 1, acted_on: 3, ..grant() };
+        let shown = Grant { expires: T2.into(), length_ms: 15_000, renewals: 1, acted_on: 3, counted: 3, ..grant() };
+        // The renewal before this one was granted, which was not seen, and this one was refused.
+        let of_before = with(raised.clone(), |s| {
+            if let Some(request) = &mut s.request {
+                request.counted = Some(2);
+            }
+        });
         let refused = with(acted(3), |s| {
             s.policy = Some(PolicyStatus { reason: Some("outside the window".into()), ..PolicyStatus::default() });
         });
@@ -389,6 +410,7 @@ mod tests {
             ("not acted on", seen(&acted(2)), Renewing::Wait),
             ("renewed", seen(&raised), Renewing::Renewed(shown)),
             ("refused", seen(&refused), refusal("outside the window")),
+            ("renewed before, and refused", seen(&of_before), refusal("no reason was given")),
             ("not renewable", seen(&not_renewable), refusal("the lease is not renewable")),
             ("to be handed over", seen(&leaving), refusal(&format!("it is to be handed over to vip until {T2}"))),
             ("no reason", seen(&acted(3)), refusal("no reason was given")),

@@ -74,6 +74,7 @@ impl Hold {
             length_ms: self.ttl_ms,
             renewals: self.renewals,
             acted_on: self.request.renewals,
+            counted: self.request.counted.unwrap_or(self.request.renewals),
         }
     }
 
@@ -91,6 +92,7 @@ impl Hold {
         self.expires = grant.expires;
         self.renewals = grant.renewals;
         self.request.renewals = grant.acted_on;
+        self.request.counted = Some(grant.counted);
         self.counter = self.counter.max(counter);
     }
 }
@@ -144,9 +146,9 @@ impl Beats {
         self.0.last_key_value().map_or(0, |(&counter, _)| counter)
     }
 
-    /// A moment before the decision of a grant that names `acted_on`.
-    pub(crate) fn before_grant(&self, acted_on: i64) -> Moment {
-        let newest = self.0.range(..=acted_on).next_back().or_else(|| self.0.first_key_value());
+    /// A moment before the decision of a grant that was computed at the counter `counted`.
+    pub(crate) fn before_grant(&self, counted: i64) -> Moment {
+        let newest = self.0.range(..=counted).next_back().or_else(|| self.0.first_key_value());
         newest.map_or(Moment::new(Duration::ZERO), |(_, &sent)| sent)
     }
 }
@@ -174,7 +176,7 @@ mod tests {
             lease: "l".to_owned(),
             namespace: "ns".to_owned(),
             holder: "h".to_owned(),
-            request: RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 3 },
+            request: RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 3, counted: None },
             token: 7,
             acquired: String::new(),
             expires: String::new(),

@@ -62,7 +62,7 @@ impl Client {
         let task = Task { doing: &doing, request, before: &before, watch: &mut watch };
         let (grant, _, _) = self.renew_request(task, before.acted_on + 1).await?;
         Ok(Renewed {
-            request: RequestRef { renewals: grant.acted_on, ..request.clone() },
+            request: RequestRef { renewals: grant.acted_on, counted: Some(grant.counted), ..request.clone() },
             token: grant.token,
             acquired: grant.acquired,
             expires: grant.expires,

@@ -141,7 +141,7 @@ mod tests {
             renewals: Some(0),
             fencing_token: Some(7),
             waiting: Some(0),
-            request: Some(RequestRef { name: "db-bcdfgh".into(), uid: "u".into(), renewals: 0 }),
+            request: Some(RequestRef { name: "db-bcdfgh".into(), uid: "u".into(), renewals: 0, counted: None }),
             policy: Some(PolicyStatus {
                 name: "default".into(),
                 reason: Some("first come".into()),

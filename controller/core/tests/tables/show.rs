@@ -74,7 +74,7 @@ pub(crate) fn show_state(state: &State) -> String {
 }
 
 fn show_hold(how: &str, hold: &Hold) -> String {
-    let Hold { holder, request, acquired, expires, renewed, renewals, acted_on, preemption } = hold;
+    let Hold { holder, request, acquired, expires, renewed, renewals, acted_on, counted: _, preemption } = hold;
     let mut out = format!(
         "{how} by {holder} req {} acquired {} expires {} renewed {} renewals {renewals} acted-on {acted_on}",
         request.uid, acquired.0, expires.0, renewed.0

@@ -99,6 +99,7 @@ pub(crate) fn hold(holder: &str, uid: &str, acquired: i64, expires: i64) -> Hold
         renewed: Time(acquired),
         renewals: 0,
         acted_on: 0,
+        counted: 0,
         preemption: None,
     }
 }
