@@ -30,6 +30,8 @@ mod names;
 mod owner;
 mod release;
 mod renew;
+#[cfg(test)]
+mod scripted;
 mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};

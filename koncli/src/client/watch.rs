@@ -239,47 +239,16 @@ fn version_of<K: kube::Resource>(object: &K) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, sync::Mutex};
-
     use konductor_crds::Lease;
-    use kube::client::Body;
 
     use super::*;
-
-    fn lease(version: u32) -> String {
-        format!(
-            r#"{{"apiVersion":"konductor.io/v1","kind":"Lease","metadata":{{"name":"x","resourceVersion":"{version}"}},"spec":{{"ttl":"1m"}}}}"#
-        )
-    }
-
-    fn event(kind: &str, version: u32) -> String {
-        format!("{{\"type\":\"{kind}\",\"object\":{}}}\n", lease(version))
-    }
-
-    fn status(code: u16) -> String {
-        format!(r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"m","reason":"r","code":{code}}}"#)
-    }
+    use crate::client::scripted::{self, event, lease, list, status};
 
     /// Watches lease x of an API server that gives these answers, one a request. Returns what was
     /// told and what was asked for.
     async fn told(from: From, answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<String>) {
-        let answers: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(answers.iter().cloned().collect()));
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&asked);
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let query = request.uri().query().unwrap_or_default();
-            let version = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
-            let verb = if query.contains("watch=true") { "watch" } else { "list" };
-            log.lock().expect("lock").push(format!("{verb} {}", version.unwrap_or("-")));
-            let answer = answers.lock().expect("lock").pop_front();
-            async move {
-                let (code, body) = answer.ok_or_else(|| std::io::Error::other("connection refused"))?;
-                Ok::<_, std::io::Error>(
-                    http::Response::builder().status(code).body(Body::from(body.into_bytes())).expect("a response"),
-                )
-            }
-        });
-        let api: Api<Lease> = Api::namespaced(kube::Client::new(service, "default"), "default");
+        let (client, asked) = scripted::client(answers);
+        let api: Api<Lease> = Api::namespaced(client, "default");
         let mut watch = object(api, "x", from, Access::leases, Arc::new(names::SystemRandomness));
         let mut told = Vec::new();
         while told.len() < count {
@@ -293,12 +262,6 @@ mod tests {
         }
         let asked = asked.lock().expect("lock").clone();
         (told, asked)
-    }
-
-    fn list(items: &str, version: u32) -> String {
-        format!(
-            r#"{{"apiVersion":"konductor.io/v1","kind":"LeaseList","metadata":{{"resourceVersion":"{version}"}},"items":[{items}]}}"#
-        )
     }
 
     // Time is paused: it jumps to the next timer as soon as nothing else is to be done.

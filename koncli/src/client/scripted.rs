@@ -1,0 +1,53 @@
+//! An API server for tests that gives prepared answers.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use kube::{Client, client::Body};
+
+/// A Status with this code.
+pub(super) fn status(code: u16) -> String {
+    format!(r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"m","reason":"r","code":{code}}}"#)
+}
+
+/// The Lease `x` at this resourceVersion.
+pub(super) fn lease(version: u32) -> String {
+    format!(
+        r#"{{"apiVersion":"konductor.io/v1","kind":"Lease","metadata":{{"name":"x","resourceVersion":"{version}"}},"spec":{{"ttl":"1m"}}}}"#
+    )
+}
+
+/// The event of a watch that shows it.
+pub(super) fn event(kind: &str, version: u32) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{}}}\n", lease(version))
+}
+
+/// A list of such Leases.
+pub(super) fn list(items: &str, version: u32) -> String {
+    format!(
+        r#"{{"apiVersion":"konductor.io/v1","kind":"LeaseList","metadata":{{"resourceVersion":"{version}"}},"items":[{items}]}}"#
+    )
+}
+
+/// A client of an API server that gives these answers, one a request, and refuses connections after them; and what it
+/// was asked for, as `watch 7` or `list -`: from which resourceVersion.
+pub(super) fn client(answers: &[(u16, String)]) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let answers: Mutex<VecDeque<_>> = Mutex::new(answers.iter().cloned().collect());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let query = request.uri().query().unwrap_or_default();
+        let version = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let verb = if query.contains("watch=true") { "watch" } else { "list" };
+        log.lock().expect("lock").push(format!("{verb} {}", version.unwrap_or("-")));
+        let answer = answers.lock().expect("lock").pop_front();
+        async move {
+            let (code, body) = answer.ok_or_else(|| std::io::Error::other("connection refused"))?;
+            let answer = http::Response::builder().status(code).body(Body::from(body.into_bytes()));
+            Ok::<_, std::io::Error>(answer.expect("a response"))
+        }
+    });
+    (Client::new(service, "default"), asked)
+}
