@@ -1,6 +1,6 @@
 //! The judge of histories, which is the one that is shipped: `koncli lease verify`.
 
-pub use konductor_verify::{Hold, Options, Report, Rule, Violation, Violations};
+pub use konductor_verify::{Follows, Hold, Options, Report, Rule, Violation, Violations};
 
 use crate::History;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::web;
 
-pub use konductor_verify::{Change, Event, History, Stored};
+pub use konductor_verify::{Change, Event, Follows, History, Stored};
 
 const FROM: &str = "/registry/konductor.io/";
 const TO: &str = "/registry/konductor.io0";
@@ -111,5 +111,5 @@ fn read(event: &Value, namespace: &str) -> Result<Option<Event>> {
         Stored::Request(Box::new(request))
     };
     let (namespace, name) = (of.to_owned(), name.to_owned());
-    Ok(Some(Event { revision, change, namespace, name, object, seen: None, follows: None }))
+    Ok(Some(Event { revision, change, namespace, name, object, seen: None, follows: Follows::Unknown }))
 }

@@ -61,9 +61,21 @@ pub struct Event {
     pub object: Stored,
     /// When it was seen, in milliseconds since the epoch, by the clock of whoever saw it.
     pub seen: Option<i64>,
-    /// The resourceVersion that the write was made from, where that is known: if it is not the one that was seen last,
-    /// a write between the two was not.
-    pub follows: Option<i64>,
+    /// What is known of the state that it was made from.
+    pub follows: Follows,
+}
+
+/// What is known of the state that a write was made from: if that is not the one that was seen last, a write between
+/// the two was not seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Follows {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// Its resourceVersion.
+    Revision(i64),
+    /// Its fencing token is that of the state after it: the write did not speak of it.
+    Token,
 }
 
 /// Everything of a kind that there was at one revision.

@@ -11,7 +11,7 @@ use konductor_crds::{
 };
 
 use crate::{
-    Change, Event, Evidence, Figures, Hold, Holding, Kind, List, Report, Rule, Stored, Unjudged, Violation,
+    Change, Event, Evidence, Figures, Follows, Hold, Holding, Kind, List, Report, Rule, Stored, Unjudged, Violation,
     history::History, holding,
 };
 
@@ -127,6 +127,8 @@ struct Name {
     revision: i64,
     /// What comes next may have been led to by writes that were not seen.
     blind: bool,
+    /// The highest token that may have been given to a hold that was not seen.
+    unseen_to: i64,
     /// The index of the hold that stands.
     current: Option<usize>,
     /// The index of a hold that is over, and not yet told how.
@@ -185,7 +187,14 @@ impl<'o> Judge<'o> {
                 if known >= event.revision && event.change != Change::Deleted {
                     return;
                 }
-                let missed = event.follows.is_some_and(|follows| follows != known);
+                let missed = match event.follows {
+                    Follows::Unknown => false,
+                    Follows::Revision(follows) => follows != known,
+                    Follows::Token => {
+                        let token = lease.status.as_ref().and_then(|status| status.fencing_token);
+                        token.is_some_and(|token| self.names.get(&place).is_none_or(|name| name.token != token))
+                    }
+                };
                 let first = event.change == Change::Updated && (known == 0 || missed);
                 self.lease(place, event.revision, event.seen, event.change, first, lease);
             }
@@ -440,6 +449,9 @@ impl<'o> Judge<'o> {
         if let Some(token) = token.filter(|&token| token > name.token) {
             (name.token, name.token_seen) = (token, evidence.clone());
         }
+        if first {
+            name.unseen_to = name.token;
+        }
         for past in news {
             self.told(name, past, seen, first, found);
         }
@@ -452,8 +464,8 @@ impl<'o> Judge<'o> {
     fn told(&mut self, name: &Name, past: &PastHold, seen: Option<i64>, first: bool, found: &mut Found) {
         let last = Some(name.last.clone());
         let Some(&index) = name.by_token.get(&past.token) else {
-            // A hold may have come and gone unseen.
-            if !first {
+            // A hold may have come and gone unseen; its end may be told later, after a release by force.
+            if past.token > name.unseen_to {
                 let what = format!("the history tells of a hold that was never granted: {past:?}");
                 found.push((Rule::FalseEnding, what, last));
             }

@@ -15,7 +15,15 @@ impl Story {
         let (namespace, name) = ("team".to_owned(), name.to_owned());
         // Whoever looks has a clock, or was there from the first write on.
         self.0.complete = self.1.is_none();
-        self.0.events.push(Event { revision, change, namespace, name, object, seen: self.1, follows: None });
+        self.0.events.push(Event {
+            revision,
+            change,
+            namespace,
+            name,
+            object,
+            seen: self.1,
+            follows: Follows::Unknown,
+        });
         self
     }
 
@@ -389,10 +397,35 @@ fn the_same_event_twice_is_one() {
 #[test]
 fn a_write_from_an_unseen_state_is_a_gap_of_its_own() {
     let mut story = a_holds().asks("u2", "b").is(held("b", "u2", 9, 5, 15));
-    story.0.events.last_mut().expect("an event").follows = Some(102);
+    story.0.events.last_mut().expect("an event").follows = Follows::Revision(102);
     story.breaks(Rule::Overlap);
-    story.0.events.last_mut().expect("an event").follows = Some(77);
+    story.0.events.last_mut().expect("an event").follows = Follows::Revision(77);
     assert!(story.fine().unjudged.contains_key(&Unjudged::WritesMissed));
+}
+
+#[test]
+fn the_end_of_a_hold_that_was_not_seen_may_be_told_later() {
+    let released = || a_holds().leaves("u1", "a").is(after(free(7), "a", 7, 5, "Released"));
+    let taken = after(free(9), "a", 7, 5, "Released");
+    let told = |token| {
+        let mut told = taken.clone();
+        let past =
+            json!({"holder": "b", "token": token, "how": "ForceReleased", "acquired": time(6), "ended": time(8)});
+        told["history"].as_array_mut().expect("a history").insert(0, past);
+        told
+    };
+    // Somebody is evicted by a patch, after a grant that was not seen.
+    for follows in [Follows::Revision(77), Follows::Token] {
+        let mut story = released().is(taken.clone());
+        story.0.events.last_mut().expect("an event").follows = follows;
+        let figures = story.is(told(9)).fine();
+        assert!(figures.unjudged.contains_key(&Unjudged::WritesMissed), "{figures:?}");
+    }
+    // Every write was seen, or it is a token that nobody can have had.
+    released().is(taken.clone()).is(told(9)).breaks(Rule::FalseEnding);
+    let mut story = released().is(taken.clone());
+    story.0.events.last_mut().expect("an event").follows = Follows::Token;
+    story.is(told(10)).breaks(Rule::FalseEnding);
 }
 
 #[test]

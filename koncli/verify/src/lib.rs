@@ -27,7 +27,7 @@ pub mod recording;
 mod report;
 mod source;
 
-pub use history::{Change, Event, Gap, History, Kind, List, Scope, Stored};
+pub use history::{Change, Event, Follows, Gap, History, Kind, List, Scope, Stored};
 pub use hold::{Holding, holding};
 pub use judge::{Options, check};
 pub use report::{Evidence, Figures, Hold, Report, Rule, Unjudged, Violation, Violations};

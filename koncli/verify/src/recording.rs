@@ -13,7 +13,7 @@ use konductor_crds::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Change, Event, Gap, History, Kind, List, Scope, Stored};
+use crate::{Change, Event, Follows, Gap, History, Kind, List, Scope, Stored};
 
 /// The version of the format that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
@@ -252,7 +252,7 @@ impl Recording {
                 };
                 let object = stored(kind, line.object)?;
                 self.seen_up_to(kind, revision);
-                self.history.events.push(event(revision, change, object, Some(seen), None));
+                self.history.events.push(event(revision, change, object, Some(seen), Follows::Unknown));
             }
             What::Gap => {
                 let lists_before = self.history.lists.len();
@@ -294,7 +294,7 @@ pub(crate) fn stored(kind: Kind, object: Option<Value>) -> Result<Stored, String
 }
 
 /// An event of an object that says itself what it is called.
-pub(crate) fn event(revision: i64, change: Change, object: Stored, seen: Option<i64>, follows: Option<i64>) -> Event {
+pub(crate) fn event(revision: i64, change: Change, object: Stored, seen: Option<i64>, follows: Follows) -> Event {
     let metadata = match &object {
         Stored::Lease(lease) => &lease.metadata,
         Stored::Request(request) => &request.metadata,

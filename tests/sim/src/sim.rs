@@ -297,7 +297,7 @@ fn judge(scene: &Scene, plan: &Plan) {
                 name: change.key.1.clone(),
                 object,
                 seen: None,
-                follows: None,
+                follows: checker::Follows::Unknown,
             })
         });
         events.collect::<Result<Vec<_>, _>>()
