@@ -15,7 +15,7 @@ fn pods(team: &Namespace<'_>) -> Api<Pod> {
     Api::namespaced(team.leases().into_client(), team.name())
 }
 
-async fn pod(team: &Namespace<'_>, name: &str) -> Pod {
+pub async fn pod(team: &Namespace<'_>, name: &str) -> Pod {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": name},
         "spec": {"containers": [{"name": "c", "image": "i"}], "terminationGracePeriodSeconds": 0},
@@ -27,13 +27,13 @@ async fn pod(team: &Namespace<'_>, name: &str) -> Pod {
 }
 
 /// As its kubelet, or the node controller, would say.
-async fn has(team: &Namespace<'_>, name: &str, status: Value) {
+pub async fn has(team: &Namespace<'_>, name: &str, status: Value) {
     let patch = Patch::Merge(json!({"status": status}));
     pods(team).patch_status(name, &PatchParams::default(), &patch).await.expect("a status is accepted");
 }
 
 /// A request without a timeout that belongs to a Pod: it needs no sign of life.
-async fn asks_from(team: &Namespace<'_>, pod: &Pod, lease: &str) -> LeaseRequest {
+pub async fn asks_from(team: &Namespace<'_>, pod: &Pod, lease: &str) -> LeaseRequest {
     let name = pod.metadata.name.clone().expect("a name");
     let spec = LeaseRequestSpec { lease: lease.to_owned(), holder: name.clone(), ..LeaseRequestSpec::default() };
     let mut request = LeaseRequest::new("", spec);

@@ -1,10 +1,15 @@
 //! Who may do what, with real tokens of service accounts that have exactly the roles of `deploy/rbac`.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     core::v1::{ConfigMap, Secret},
 };
-use konductor_crds::{Lease, LeaseRequest, v1::LeasePhase};
+use konductor_crds::{
+    Lease, LeaseRequest,
+    v1::{LeasePhase, RequestPhase},
+};
 use konductor_tests::*;
 use kube::{
     Api, Client,
@@ -12,7 +17,10 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::lifecycle::{ask, hold, holds, patch_status};
+use crate::{
+    lifecycle::{ask, hold, holds, patch_status},
+    pods::{asks_from, has, pod},
+};
 
 /// Asks the API server: may the owner of this client `verb` this `resource.group/subresource` in this namespace?
 async fn may(client: &Client, namespace: &str, verb: &str, what: &str) -> bool {
@@ -108,6 +116,102 @@ async fn the_controller_may_do_its_work_and_nothing_else() {
     // What it writes as a status changes no spec.
     let written = leases.replace_status("x", &PostParams::default(), &lease).await.expect("its one write");
     assert_eq!(written.spec.ttl, "10m");
+}
+
+/// What a rule of a role allows, as "verb resource.group/subresource".
+fn allows(role: &serde_json::Value) -> BTreeSet<String> {
+    let words = |rule: &serde_json::Value, name: &str| -> Vec<String> {
+        let list = rule[name].as_array().unwrap_or_else(|| panic!("no {name} in {rule}"));
+        list.iter().map(|word| word.as_str().expect("a word").to_owned()).collect()
+    };
+    let mut all = BTreeSet::new();
+    for rule in role["rules"].as_array().expect("rules") {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((&resource, ""));
+                all.extend(words(rule, "verbs").iter().map(|verb| right(verb, resource, &group, subresource)));
+            }
+        }
+    }
+    all
+}
+
+fn right(verb: &str, resource: &str, group: &str, subresource: &str) -> String {
+    let dot = if group.is_empty() { "" } else { "." };
+    let slash = if subresource.is_empty() { "" } else { "/" };
+    format!("{verb} {resource}{dot}{group}{slash}{subresource}")
+}
+
+/// By the API server's own log: a right that no part of a controller's life needs has no place in its roles.
+#[tokio::test]
+async fn the_controller_uses_every_right_that_it_has_and_asks_for_no_other() {
+    let who = "system:serviceaccount:konductor-system:konductor-controller";
+    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata", "users": [who]}]});
+    let (plane, log) = audited(&policy.to_string()).await;
+    let granted: BTreeSet<String> = manifests::read(&repo::path("deploy/rbac/controller.yaml"))
+        .expect("our roles")
+        .into_iter()
+        .map(|manifest| manifest.object)
+        .filter(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("Role")))
+        .flat_map(|role| allows(&role))
+        .collect();
+    assert!(granted.len() > 15, "{granted:?}");
+
+    // A life: elected, a policy, a lease that is not there, a grant, the same refusal twice, a Pod that ends, a Pod that
+    // was never seen, and a hold whose request went while nobody looked.
+    let controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let team = plane.namespace("team").await;
+    policies::upload(&team, "no", "policy.wasm", &policies::always(r#"{"deny":[{"request":0,"reason":"no"}]}"#)).await;
+    team.create_lease("x", "10m").await;
+    team.create_lease_with("closed", json!({"ttl": "10m", "policy": {"name": "no"}})).await;
+    team.request("nothing", "a").await;
+    for name in ["first", "second"] {
+        let request = LeaseRequest::new(name, ask("closed", "a"));
+        let request = team.requests().create(&PostParams::default(), &request).await.expect("accepted");
+        team.request_is(&request, "denied", |r| r.phase() == Some(RequestPhase::Denied)).await;
+    }
+    let ends = pod(&team, "ends").await;
+    let mut unseen = ends.clone();
+    (unseen.metadata.name, unseen.metadata.uid) = (Some("unseen".to_owned()), Some("never-there".to_owned()));
+    for (pod, end) in [(ends, json!({"phase": "Failed"})), (unseen, json!(null))] {
+        let bound = asks_from(&team, &pod, "x").await;
+        if !end.is_null() {
+            holds(&team, &bound).await;
+            has(&team, "ends", end).await;
+        }
+        team.request_is_gone(&bound).await;
+    }
+    let (request, _) = hold(&team, "x", "a").await;
+    assert_eq!(controller.terminate().await.code, 0);
+    team.delete_request(&request).await;
+    let controller = Controller::start(&plane, ControllerOptions::default()).await;
+    team.lease_is("x", "free", |lease| lease.phase() == LeasePhase::Available).await;
+    // A watch is logged when it is over.
+    assert_eq!(controller.terminate().await.code, 0);
+
+    let seen = |allowed: bool| -> BTreeSet<String> {
+        let events = audit_events(&log).into_iter().filter(|event| {
+            let refused = event["annotations"]["authorization.k8s.io/decision"] == "forbid";
+            event["user"]["username"] == who && !event["objectRef"].is_null() && refused != allowed
+        });
+        let word = |event: &serde_json::Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        events
+            .map(|event| {
+                let object = &event["objectRef"];
+                let [resource, group, subresource] = ["resource", "apiGroup", "subresource"].map(|n| word(object, n));
+                right(&word(&event, "verb"), &resource, &group, &subresource)
+            })
+            .collect()
+    };
+    eventually("every right is used", async || {
+        let unused: Vec<_> = granted.difference(&seen(true)).cloned().collect();
+        if unused.is_empty() { Ok(()) } else { Err(unused.join(", ")) }
+    })
+    .await;
+    assert_eq!(seen(false), BTreeSet::new(), "it was refused");
+    let elsewhere: Vec<_> = seen(true).difference(&granted).cloned().collect();
+    assert_eq!(elsewhere, [""; 0], "it may do what its roles do not say");
 }
 
 const EVERY_VERB_OF_OTHERS: &str = "get list watch create update patch delete: \

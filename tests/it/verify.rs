@@ -10,22 +10,6 @@ use super::storm::Storm;
 
 const LEASES: [&str; 2] = ["north", "east"];
 
-/// A control plane with an audit log, as the help of `koncli lease verify` says.
-async fn audited() -> (ControlPlane, PathBuf) {
-    let directory = tempfile::Builder::new()
-        .prefix("audit-")
-        .tempdir_in(guard::directory().expect("a directory"))
-        .expect("a directory")
-        .keep();
-    let (policy, log) = (directory.join("policy.yaml"), directory.join("audit.log"));
-    std::fs::write(&policy, konductor_verify::audit::POLICY).expect("written");
-    let flags =
-        [("policy-file", &policy), ("log-path", &log)].map(|(flag, path)| format!("--audit-{flag}={}", path.display()));
-    let plane = ControlPlane::start(Options { apiserver_flags: flags.to_vec(), ..Options::default() }).await;
-    plane.install().await;
-    (plane, log)
-}
-
 fn lines(file: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file).expect("readable");
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
@@ -62,7 +46,7 @@ fn forged(file: &Path, name: &str, mut forge: impl FnMut(&Value, &Value) -> Opti
 
 #[tokio::test]
 async fn a_recorded_storm_is_fine_and_every_forgery_is_found() {
-    let (plane, audit) = audited().await;
+    let (plane, audit) = audited(konductor_verify::audit::POLICY).await;
     let team = plane.namespace("team").await;
     let viewer = team.user(&["konductor-lease-viewer"]).await;
     let options = ControllerOptions::with("--leader-elect=false --max-clock-skew=0s --expired-retention=1s");

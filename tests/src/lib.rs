@@ -29,6 +29,7 @@
 //! Nothing outlives a test: see [`guard`]. With `KONDUCTOR_KEEP=1` the directory with data and logs is kept.
 
 mod assets;
+mod audit;
 pub mod binaries;
 pub mod checker;
 mod cli;
@@ -57,6 +58,7 @@ mod wait;
 mod web;
 
 pub use assets::assets;
+pub use audit::{audit_events, audited};
 pub use binaries::binary;
 pub use cli::{Cli, Output, Running};
 pub use controller::{Controller, ControllerOptions, Metrics};
