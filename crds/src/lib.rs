@@ -29,6 +29,8 @@ pub const POLICY_MODULE_KEY: &str = "policy.wasm";
 pub const POLICY_MODULE_GZIP_KEY: &str = "policy.wasm.gz";
 /// The annotation of a Namespace that says which policy a Lease means that names none.
 pub const DEFAULT_POLICY_ANNOTATION: &str = "konductor.io/default-policy";
+/// The annotation of a LeaseRequest that says who made it, for clusters that have `deploy/admission` applied.
+pub const CREATOR_ANNOTATION: &str = "konductor.io/creator";
 /// The name of the built-in policy.
 pub const DEFAULT_POLICY: &str = "default";
 

@@ -3,6 +3,7 @@
 //! One file per subject. nextest runs each test in a process of its own, so a test that needs a control plane starts
 //! one (2 s) and tries several things on it; no test sleeps, and no test is skipped because something is missing.
 
+mod admission;
 mod architecture;
 mod control_plane;
 mod crash;

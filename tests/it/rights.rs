@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
-    core::v1::{ConfigMap, Secret},
+    core::v1::{ConfigMap, ResourceQuota, Secret},
 };
 use konductor_crds::{
     Lease, LeaseRequest,
@@ -321,4 +321,48 @@ async fn people_have_the_rights_of_their_role_and_the_status_belongs_to_the_cont
         assert_eq!(aggregated, into, "{role}");
     }
     checker::check(&plane.history(&team).await).expect("nothing forbidden");
+}
+
+/// As README.md says it.
+#[tokio::test]
+async fn a_quota_bounds_a_namespace_and_says_so() {
+    let plane = ControlPlane::start(Options { controller_manager: true, ..Options::default() }).await;
+    plane.install().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let (team, other) = (plane.namespace("team").await, plane.namespace("other").await);
+    let user = team.user(&["konductor-lease-user"]).await;
+    let quota = "create quota leases --hard=count/leaserequests.konductor.io=2,count/leases.konductor.io=3 -n team";
+    plane.kubectl(quota).run().await.succeeds();
+    for name in ["a", "b", "c"] {
+        team.create_lease(name, "10m").await;
+    }
+    let quotas: Api<ResourceQuota> = Api::namespaced(plane.admin().clone(), "team");
+    eventually("the quota is in force", async || {
+        let quota = quotas.get("leases").await.expect("it is there");
+        let used = quota.status.and_then(|status| status.used).unwrap_or_default();
+        if used.get("count/leases.konductor.io").is_some_and(|used| used.0 == "3") {
+            Ok(())
+        } else {
+            Err(format!("{used:?}"))
+        }
+    })
+    .await;
+
+    user.koncli("lease acquire a --holder me").run().await.succeeds();
+    user.koncli("lease acquire b --holder me").run().await.succeeds();
+    let refused = user.koncli("lease acquire c --holder me").run().await.exits_with(6);
+    refused.complains("the cluster does not admit it").complains("exceeded quota").complains("larger ResourceQuota");
+    let refused = user.koncli("lease create d --ttl 1m").run().await.exits_with(6);
+    refused.complains("exceeded quota");
+    // Only here, and only until somebody is done.
+    for holder in ["a", "b", "c"] {
+        other.create_lease(holder, "10m").await;
+        hold(&other, holder, holder).await;
+    }
+    user.koncli("lease release a --holder me").run().await.succeeds();
+    eventually("there is room", async || {
+        let tried = user.koncli("lease acquire c --holder me").run().await;
+        if tried.code == 0 { Ok(()) } else { Err(tried.stderr) }
+    })
+    .await;
 }

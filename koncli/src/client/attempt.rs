@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     CONTROLLER_TIMEOUT, Client, FIELD_MANAGER, LEASE_LABEL, WITHDRAW_TIMEOUT,
     acquire::{Acquire, PENDING_VALIDITY, Progress, Wait},
+    creator,
     decide::{Acquiring, Grant, View, acquiring},
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result, Stop},
     hold::{Beats, Hold, deadline},
@@ -300,14 +301,17 @@ impl<'a> Attempt<'a> {
 
     fn create(&self) -> Pending<Result<LeaseRequest, CallFailure>> {
         let client = self.client.clone();
-        let object = self.object();
+        let mut object = self.object();
         Box::pin(async move {
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-            let failure =
-                match client.call(Access::requests("create"), || client.requests.create(&params, &object)).await {
-                    Ok(created) => return Ok(created),
-                    Err(failure) => failure,
-                };
+            let mut made = client.call(Access::requests("create"), || client.requests.create(&params, &object)).await;
+            if made.as_ref().is_err_and(creator::is_asked_for) && creator::sign(&client, &mut object).await {
+                made = client.call(Access::requests("create"), || client.requests.create(&params, &object)).await;
+            }
+            let failure = match made {
+                Ok(created) => return Ok(created),
+                Err(failure) => failure,
+            };
             if failure.status().is_some_and(kube::core::Status::is_already_exists) {
                 // The name is random: it is ours, from a try whose answer was lost.
                 let name = object.metadata.name.as_deref().unwrap_or_default();

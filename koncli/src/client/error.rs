@@ -130,6 +130,8 @@ pub enum Problem {
         /// What is not allowed, as in RBAC.
         access: Access,
     },
+    /// It is allowed in general, and not as it was asked for: a quota is exceeded, or an admission policy refuses it.
+    NotAdmitted(String),
     /// The API server does not know who is asking.
     Unauthorized,
     /// The policy said no.
@@ -266,6 +268,7 @@ impl fmt::Display for Problem {
                 write!(f, "no controller answered within {} s; {left}", waited.as_secs())
             }
             Self::Forbidden { access } => write!(f, "not allowed to {access}"),
+            Self::NotAdmitted(why) => write!(f, "the cluster does not admit it: {why}"),
             Self::Unauthorized => f.write_str("the API server does not accept these credentials"),
             Self::Denied { reason } => write!(f, "denied by policy: {reason}"),
             Self::Refused(why) => write!(f, "the API server refused it: {why}"),
@@ -290,7 +293,7 @@ impl Problem {
             | Self::NoController { .. }
             | Self::Refused(_)
             | Self::Local(_) => 5,
-            Self::Forbidden { .. } | Self::Unauthorized => 6,
+            Self::Forbidden { .. } | Self::NotAdmitted(_) | Self::Unauthorized => 6,
             Self::Denied { .. } => 7,
             Self::Stopped(stop) => stop.exit_code,
         }
@@ -328,6 +331,9 @@ impl Problem {
             Self::NoCluster(_) => {
                 &["name a kubeconfig with --kubeconfig or $KUBECONFIG, and a context of it with --context"]
             }
+            Self::NotAdmitted(why) if why.contains("exceeded quota") => &[
+                "wait until others are done, delete LeaseRequests that nobody needs, or ask for a larger ResourceQuota",
+            ],
             Self::Unauthorized => &["log in again, or check the user of this kubeconfig context"],
             Self::Lost { .. } => &["stop what the lease protects; acquire it again to go on, with a new fencing token"],
             Self::NotAcquired { .. }
@@ -336,6 +342,7 @@ impl Problem {
             | Self::NotFound(_)
             | Self::AlreadyExists(_)
             | Self::Failed(_)
+            | Self::NotAdmitted(_)
             | Self::Denied { .. }
             | Self::Refused(_)
             | Self::Local(_)
@@ -421,6 +428,7 @@ impl CallFailure {
                 (Some(Missing::Object), _) => Problem::NotFound(status.message.clone()),
                 (Some(Missing::Resource), _) if self.access.resource.ends_with("konductor.io") => Problem::NotInstalled,
                 (_, 401) => Problem::Unauthorized,
+                (_, 403) if is_admission(&status.message) => Problem::NotAdmitted(status.message.clone()),
                 (_, 403) => Problem::Forbidden { access: self.access },
                 (_, 400 | 422) => Problem::Invalid(status.message.clone()),
                 (_, 409) if status.is_already_exists() => Problem::AlreadyExists(status.message.clone()),
@@ -438,6 +446,7 @@ impl CallFailure {
         let said = matches!(
             problem,
             Problem::Invalid(_)
+                | Problem::NotAdmitted(_)
                 | Problem::AlreadyExists(_)
                 | Problem::NotFound(_)
                 | Problem::Refused(_)
@@ -452,6 +461,13 @@ impl CallFailure {
         };
         (problem, cause)
     }
+}
+
+/// Whether a 403 comes from admission, and no role would help. RBAC says who cannot do what to which resource.
+fn is_admission(message: &str) -> bool {
+    message.contains("exceeded quota")
+        || message.contains("ValidatingAdmissionPolicy")
+        || message.contains("admission webhook")
 }
 
 /// The innermost cause of an error: "Connection refused" and not "client error (Connect)".
@@ -518,6 +534,16 @@ mod tests {
         for (failure, code, words) in [
             (api(403, "Forbidden", "user x cannot", None), 6, "not allowed to create leaserequests.konductor.io"),
             (api(401, "Unauthorized", "Unauthorized", None), 6, "does not accept these credentials"),
+            (
+                api(403, "Forbidden", "leaserequests \"r\" is forbidden: exceeded quota: q", None),
+                6,
+                "does not admit it: leaserequests \"r\" is forbidden: exceeded quota",
+            ),
+            (
+                api(403, "Forbidden", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", None),
+                6,
+                "does not admit it: ValidatingAdmissionPolicy 'p'",
+            ),
             (api(404, "NotFound", "the server could not find the requested resource", None), 5, "not installed"),
             (api(404, "Failed to parse error data", "404 page not found", None), 5, "not installed"),
             (api(404, "NotFound", "leases \"x\" not found", Some(("leases", "x"))), 4, "leases \"x\" not found"),

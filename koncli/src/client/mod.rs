@@ -22,6 +22,7 @@ mod acquire;
 mod attempt;
 mod clock;
 mod connect;
+mod creator;
 mod decide;
 mod error;
 mod follow;

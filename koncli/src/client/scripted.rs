@@ -51,3 +51,28 @@ pub(super) fn client(answers: &[(u16, String)]) -> (Client, Arc<Mutex<Vec<String
     });
     (Client::new(service, "default"), asked)
 }
+
+/// A client of an API server that gives these answers to writes, one each, and answers to nothing else; and what was
+/// written: the path, and the object.
+#[expect(clippy::type_complexity, reason = "said once, in a test")]
+pub(super) fn writes(answers: &[(u16, String)]) -> (Client, Arc<Mutex<Vec<(String, serde_json::Value)>>>) {
+    let answers: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(answers.iter().cloned().collect()));
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&written);
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (answers, log) = (Arc::clone(&answers), Arc::clone(&log));
+        async move {
+            if request.method() == http::Method::GET {
+                return std::future::pending().await;
+            }
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect_bytes().await.map_err(std::io::Error::other)?;
+            log.lock().expect("lock").push((path, serde_json::from_slice(&body).unwrap_or_default()));
+            let answer = answers.lock().expect("lock").pop_front();
+            let (code, body) = answer.ok_or_else(|| std::io::Error::other("connection refused"))?;
+            let answer = http::Response::builder().status(code).body(Body::from(body.into_bytes()));
+            Ok::<_, std::io::Error>(answer.expect("a response"))
+        }
+    });
+    (Client::new(service, "default"), written)
+}
