@@ -112,6 +112,11 @@ pub enum LeaseCommand {
     Release(ReleaseArgs),
     /// Show who holds a lease and who waits for it
     Status(NameArgs),
+    /// Say who holds a lease and why, who is next, and what somebody would need to win
+    #[command(
+        after_help = "The policy itself is asked, here, with the leases and requests as they are: who would get the lease if its holder released it, and at which priority somebody would be next. Nothing is changed. An uploaded policy can be asked by whoever may read its ConfigMap (ClusterRole konductor-policy-author).\n\nExamples:\n  koncli lease explain db-migration\n  koncli lease explain db-migration --holder pod-c\n  koncli lease explain db-migration --holder pod-c --priority 10"
+    )]
+    Explain(ExplainArgs),
     /// List leases
     List(ListArgs),
     /// Create a lease
@@ -180,6 +185,19 @@ pub struct ReleaseArgs {
     /// Take it from whoever holds it. The holder is not asked: make sure that it is dead, or that what the lease protects refuses its fencing token
     #[arg(long, conflicts_with = "holder")]
     pub force: bool,
+}
+
+/// `koncli lease explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Name of the lease
+    pub name: String,
+    /// What this holder's request would need to win; if it does not wait: what one would need that it makes now
+    #[arg(long, value_name = "HOLDER")]
+    pub holder: Option<String>,
+    /// As if its priority were this
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, requires = "holder")]
+    pub priority: Option<i32>,
 }
 
 /// `koncli lease list`.

@@ -8,6 +8,7 @@ mod architecture;
 mod control_plane;
 mod crash;
 mod expiry;
+mod explain;
 mod hostile;
 mod input;
 mod koncli;

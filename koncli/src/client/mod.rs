@@ -64,6 +64,9 @@ pub const LEASE_LABEL: &str = "konductor.io/lease";
 /// Who writes, as it stands in `metadata.managedFields`.
 pub const FIELD_MANAGER: &str = "koncli";
 
+/// How many LeaseRequests of a namespace are read to find those of one lease, before their labels have to do: some
+/// hundred KiB.
+const REQUESTS_READ_WHOLE: u32 = 500;
 /// How long one call to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a controller may take to answer before it counts as absent.
@@ -186,11 +189,18 @@ impl Client {
     pub async fn queue(&self, lease: &Lease) -> Result<Vec<LeaseRequest>> {
         let name = lease.metadata.name.as_deref().unwrap_or_default();
         let doing = format!("list the requests for lease \"{name}\" in namespace \"{}\"", self.namespace);
-        let mut waiting = self.requests_for(name, &doing, true).await?;
-        let known = lease.status.as_ref().and_then(|status| status.waiting).unwrap_or_default();
-        if usize::try_from(known).is_ok_and(|known| known > waiting.len()) {
-            // Requests that were made by hand need not have the label.
-            waiting = self.requests_for(name, &doing, false).await?;
+        // Requests that were made by hand need not have the label, so all are looked through where there are not many.
+        let few = ListParams::default().limit(REQUESTS_READ_WHOLE);
+        let listed = self.call(Access::requests("list"), || self.requests.list(&few)).await;
+        let listed = listed.map_err(|failure| Error::from_call(doing.as_str(), failure))?;
+        let mut waiting = listed.items;
+        waiting.retain(|request| request.spec.lease == name);
+        if listed.metadata.continue_.is_some_and(|more| !more.is_empty()) {
+            waiting = self.requests_for(name, &doing, true).await?;
+            let known = lease.status.as_ref().and_then(|status| status.waiting).unwrap_or_default();
+            if usize::try_from(known).is_ok_and(|known| known > waiting.len()) {
+                waiting = self.requests_for(name, &doing, false).await?;
+            }
         }
         waiting.retain(is_pending);
         let default_priority = lease.spec.priority.unwrap_or_default();

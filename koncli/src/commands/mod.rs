@@ -3,6 +3,7 @@
 mod acquire;
 mod create;
 mod delete;
+mod explain;
 mod history;
 mod list;
 mod policy;
@@ -55,6 +56,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
                 LeaseCommand::Renew(args) => renew::run(&connection, out, args).await,
                 LeaseCommand::Release(args) => release::run(&connection, out, args).await,
                 LeaseCommand::Status(args) => status::run(&connection, out, &args.name).await,
+                LeaseCommand::Explain(args) => explain::run(&connection, out, &args).await,
                 LeaseCommand::List(args) => list::run(&connection, out, &args).await,
                 LeaseCommand::Create(args) => create::run(&connection, out, args).await,
                 LeaseCommand::Delete(args) => delete::run(&connection, out, &args.name).await,
@@ -80,6 +82,7 @@ fn lease_name_of(command: &LeaseCommand) -> Option<&str> {
         LeaseCommand::Release(args) => Some(&args.of.name),
         LeaseCommand::Status(args) | LeaseCommand::Delete(args) | LeaseCommand::History(args) => Some(&args.name),
         LeaseCommand::Create(args) => Some(&args.name),
+        LeaseCommand::Explain(args) => Some(&args.name),
         LeaseCommand::List(_) | LeaseCommand::Record(_) | LeaseCommand::Verify(_) => None,
     }
 }

@@ -5,6 +5,7 @@
 //! - [`mod@scenario`]: who comes when, works for how long and crashes, in virtual time, with the
 //!   controller's rules and the real module. [`Story`](scenario::Story) tells and draws what happened.
 //! - [`mod@replay`]: a journal of decisions, reproduced byte for byte, or decided again by another module.
+//! - [`mod@explain`]: who would be next, and what a request lacks, by asking the policy itself.
 //! - [`mod@eval`]: one decision. [`mod@bench`]: what it costs.
 //! - [`mod@harness`]: the same cases natively and in the sandbox, for policies in Rust.
 //! - [`mod@scaffold`]: what a new policy begins with, in four languages.
@@ -18,6 +19,7 @@
 
 pub mod bench;
 pub mod eval;
+pub mod explain;
 pub mod fixture;
 pub mod harness;
 pub mod inspect;

@@ -18,7 +18,7 @@ const READ_MAX: u64 = 64 * 1024 * 1024;
 pub(super) const DEFAULT: &str = "default";
 
 /// A sandbox.
-pub(super) fn host() -> Result<Host> {
+pub(crate) fn host() -> Result<Host> {
     Host::new().map_err(|error| {
         let why = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
         Error::new("start the sandbox of policies", Problem::Local(format!("{error}{why}")))

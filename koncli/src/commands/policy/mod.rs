@@ -4,7 +4,7 @@
 mod bench;
 mod delete;
 mod eval;
-mod files;
+pub(super) mod files;
 mod inspect;
 mod list;
 mod new;
