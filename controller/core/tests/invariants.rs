@@ -87,8 +87,7 @@ fn past(uid: &str, holder: &str, token: i64, how: Ending) -> PastHold {
 
 /// A history of so many, the oldest of `u-oldest`.
 fn history(many: usize) -> Vec<PastHold> {
-    let mut all: Vec<PastHold> =
-        (1..many).map(|n| past(&format!("u-{n}"), "x", 40, Ending::Released)).collect();
+    let mut all: Vec<PastHold> = (1..many).map(|n| past(&format!("u-{n}"), "x", 40, Ending::Released)).collect();
     all.push(past("u-oldest", "x", 1, Ending::Released));
     all
 }
@@ -166,13 +165,7 @@ fn eviction() -> Step {
 }
 
 fn hand_over(force: bool, deadline: i64) -> Preemption {
-    Preemption {
-        by: "b".to_owned(),
-        request: "u2".to_owned(),
-        deadline: Time(deadline),
-        force,
-        reason: String::new(),
-    }
+    Preemption { by: "b".to_owned(), request: "u2".to_owned(), deadline: Time(deadline), force, reason: String::new() }
 }
 
 #[track_caller]
@@ -251,21 +244,29 @@ fn a_grant_to_a_request_that_does_not_wait_is_found() {
         s.before.requests[0].answered = Some(Answered::Pending);
     };
     finds([
-        ("one that nobody made", grant().with(|s| s.before.requests.clear()), &[
-            "a grant to a request that does not exist",
-        ]),
-        ("one that names another holder", to(|r| r.holder = "z".to_owned()), &[
-            "a grant to an invalid request, or to another holder than the request's",
-        ]),
-        ("one that is invalid", to(|r| r.invalid = Some("ttl".to_owned())), &[
-            "a grant to an invalid request, or to another holder than the request's",
-        ]),
+        (
+            "one that nobody made",
+            grant().with(|s| s.before.requests.clear()),
+            &["a grant to a request that does not exist"],
+        ),
+        (
+            "one that names another holder",
+            to(|r| r.holder = "z".to_owned()),
+            &["a grant to an invalid request, or to another holder than the request's"],
+        ),
+        (
+            "one that is invalid",
+            to(|r| r.invalid = Some("ttl".to_owned())),
+            &["a grant to an invalid request, or to another holder than the request's"],
+        ),
         ("one that waits", to(|r| r.answered = Some(Answered::Pending)), &[]),
         ("one that is over", to(|r| r.answered = Some(Answered::Finished)), &["a grant to a request that is over"]),
         ("one whose Pod is gone", to(|r| r.abandoned = true), &["a grant to a request whose Pod is gone"]),
-        ("one that was told of another grant", to(|r| r.answered = Some(Answered::Granted(3))), &[
-            "a grant to a request whose status says that it was granted before",
-        ]),
+        (
+            "one that was told of another grant",
+            to(|r| r.answered = Some(Answered::Granted(3))),
+            &["a grant to a request whose status says that it was granted before"],
+        ),
         (
             "one that has lapsed",
             to(|r| (r.timeout, r.untouched) = (Some(Millis(100)), Millis(100))),
@@ -291,9 +292,11 @@ fn a_grant_to_a_request_that_does_not_wait_is_found() {
             }),
             &["a request is granted twice"],
         ),
-        ("one on an invalid lease", grant().with(|s| s.before.lease.ttl = None), &[
-            "a grant on a lease whose spec is invalid",
-        ]),
+        (
+            "one on an invalid lease",
+            grant().with(|s| s.before.lease.ttl = None),
+            &["a grant on a lease whose spec is invalid"],
+        ),
     ]);
 }
 
