@@ -523,6 +523,7 @@ mod tests {
         atomic::{AtomicU64, Ordering},
     };
 
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
     use konductor_crds::{LeaseRequestStatus, LeaseSpec};
 
     use super::*;
@@ -585,6 +586,24 @@ mod tests {
                 Ending::Lapsed => panic!("it did not lapse"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_says_who_makes_it_and_what_it_has_become_is_known_by_its_uid() {
+        let owner = OwnerReference { name: "pod".to_owned(), ..OwnerReference::default() };
+        let client = client().0.with_owner(Some(owner.clone()));
+        let want = Acquire::new("x", "me");
+        let attempt = attempt(&client, &want);
+        let mut sent = attempt.object();
+        let ObjectMeta { name, namespace, labels, owner_references, .. } = &sent.metadata;
+        assert_eq!((name.as_deref(), namespace.as_deref()), (Some("r"), Some("default")));
+        assert_eq!(labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)).map(String::as_str), Some("x"));
+        assert_eq!(owner_references.as_deref(), Some(&[owner][..]));
+        assert_eq!(sent.spec, want.spec());
+        sent.metadata.uid = Some("u".to_owned());
+        sent.metadata.resource_version = Some("9".to_owned());
+        let Created { uid, version } = Created::from(sent);
+        assert_eq!((uid.as_str(), version.as_str()), ("u", "9"));
     }
 
     #[tokio::test]
