@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile torture model sim fuzz generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants fuzz generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -113,6 +113,11 @@ hostile: tools ## every hostile policy against the real controller: case, expect
 model: tools ## every state of the protocol for small sizes, with stale caches, lost writes and any policy; some minutes
 	@$(CARGO) build $(LOCKED) --workspace --bin konductor-model
 	@target/debug/konductor-model
+
+# RE=renewed: only the mutants whose name matches. AREA="core client": only those.
+AREA ?=
+mutants: tools ## put defects into the code that decides, see that tests find each; an hour; AREA=core RE=renewed
+	@RE='$(RE)' hack/mutants $(AREA)
 
 policies: tools ## every policy of the library, in four languages, into target/policies; prints sizes and digests
 	$(call say,the library of policies)

@@ -86,6 +86,8 @@ mod tests {
         let plan = orphans(&[timeout(10_000)], Settings::default());
         assert_eq!((plan.answers.len(), plan.wake_in), (0, Some(Millis(20_000))));
         assert!(matches!(answer_to(timeout(30_000)), Some(Answer::TimedOut { .. })));
+        let lapsed = orphans(&[timeout(30_000)], Settings::default());
+        assert_eq!(lapsed.wake_in, None, "the answer is news by itself");
         let never = Request { timeout: Some(Millis::ZERO), ..request("u", None) };
         assert!(matches!(answer_to(never), Some(Answer::TimedOut { .. })));
         let invalid = Request { invalid: Some("no".to_owned()), ..request("u", None) };
@@ -98,6 +100,8 @@ mod tests {
         let over = |ms| Request { over_for: Millis(ms), ..request("u", Some(Answered::Denied)) };
         let soon = orphans(&[over(0)], settings);
         assert_eq!((soon.sweep.len(), soon.wake_in), (0, Some(settings.finished_retention)));
+        let later = orphans(&[over(1_000)], settings);
+        assert_eq!(later.wake_in, Some(settings.finished_retention - Millis(1_000)));
         let late = orphans(&[over(settings.finished_retention.0)], settings);
         assert_eq!((late.sweep.len(), late.wake_in), (1, None));
         let abandoned = Request { abandoned: true, ..request("u", None) };

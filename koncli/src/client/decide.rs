@@ -386,6 +386,12 @@ mod tests {
             s.expires = Some(T2.into());
         });
         let shown = Grant { expires: T2.into(), length_ms: 15_000, renewals: 1, acted_on: 3, counted: 3, ..grant() };
+        // A ttl that was cut, by --max-hold or a clock that stepped back: it counts as renewed all the same.
+        let no_longer = with(raised.clone(), |s| s.expires = Some(T1.into()));
+        let until_t1 = Grant { expires: T1.into(), length_ms: 0, ..shown.clone() };
+        // A controller that does not count renewals.
+        let uncounted = with(raised.clone(), |s| s.renewals = None);
+        let not_counted = Grant { renewals: 0, ..shown.clone() };
         // The renewal before this one was granted, which was not seen, and this one was refused.
         let of_before = with(raised.clone(), |s| {
             if let Some(request) = &mut s.request {
@@ -394,6 +400,9 @@ mod tests {
         });
         let refused = with(acted(3), |s| {
             s.policy = Some(PolicyStatus { reason: Some("outside the window".into()), ..PolicyStatus::default() });
+        });
+        let wordless = with(acted(3), |s| {
+            s.policy = Some(PolicyStatus { reason: Some(String::new()), ..PolicyStatus::default() });
         });
         let mut not_renewable = acted(3);
         not_renewable.spec.renewable = Some(false);
@@ -409,7 +418,10 @@ mod tests {
             ("nothing seen", View::Unknown, Renewing::Wait),
             ("not acted on", seen(&acted(2)), Renewing::Wait),
             ("renewed", seen(&raised), Renewing::Renewed(shown)),
+            ("renewed, for no longer", seen(&no_longer), Renewing::Renewed(until_t1)),
+            ("renewed, and not counted", seen(&uncounted), Renewing::Renewed(not_counted)),
             ("refused", seen(&refused), refusal("outside the window")),
+            ("refused without a word", seen(&wordless), refusal("no reason was given")),
             ("renewed before, and refused", seen(&of_before), refusal("no reason was given")),
             ("not renewable", seen(&not_renewable), refusal("the lease is not renewable")),
             ("to be handed over", seen(&leaving), refusal(&format!("it is to be handed over to vip until {T2}"))),
@@ -447,6 +459,7 @@ mod tests {
         let cleared = with(held("me"), |s| s.request = None);
         let forcing = with(held("me"), |s| s.phase = Some(LeasePhase::Available));
         let forced = with(held("me"), |s| s.history = vec![my_past(HoldEnd::ForceReleased)]);
+        let before_me = with(forced.clone(), |s| s.history[0].request = "other".into());
         let seen = View::Present;
         for (what, lease, is_released, is_forced) in [
             ("nothing seen", View::Unknown, false, false),
@@ -456,6 +469,7 @@ mod tests {
             ("deleted", View::Gone, true, true),
             ("cleared by a person, not recorded", seen(&forcing), false, false),
             ("recorded", seen(&forced), false, true),
+            ("recorded of the one before", seen(&before_me), false, false),
         ] {
             assert_eq!(released("me", lease), is_released, "{what}");
             assert_eq!(force_recorded("me", lease), is_forced, "{what}");

@@ -191,6 +191,7 @@ mod tests {
         let grant = Grant { acted_on: 5, ..hold.grant() };
         hold.renewed(grant, at(100), 5);
         assert_eq!((hold.next_counter(), hold.deadline()), (6, at(9_600)));
+        assert_eq!(hold.left_at(at(9_000)), Duration::from_millis(600));
     }
 
     #[test]
@@ -201,8 +202,15 @@ mod tests {
         for (acted_on, sent) in [(0, 100), (1, 200), (2, 300), (9, 300), (-1, 100)] {
             assert_eq!(beats.before_grant(acted_on), at(sent), "{acted_on}");
         }
-        for n in 0..50 {
-            beats.next(at(1_000 + n));
+        for n in 3..BEATS_KEPT as u64 {
+            beats.next(at(n * 100 + 100));
+        }
+        assert_eq!(beats.before_grant(1), at(200), "so many are remembered");
+        beats.next(at(900_000));
+        assert_eq!(beats.before_grant(1), at(100), "and no more");
+        let mut beats = Beats::new(at(100));
+        for n in 0..52 {
+            beats.next(at(998 + n));
         }
         assert_eq!(beats.last(), 52);
         assert_eq!(beats.before_grant(52), at(1_049));

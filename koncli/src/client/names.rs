@@ -106,6 +106,10 @@ mod tests {
             assert_ne!(name, request_name(lease, &SystemRandomness).expect("random"));
         }
         assert_eq!(request_name_from("db-migration", [0; 10]), "db-migration-bbbbbbbbbb");
+        // Every letter can come up, and no more of the lease's name is cut than must be.
+        let bytes = [0, 1, 25, 26, 27, 28, 53, 54, 254, 255];
+        assert_eq!(request_name_from("a", bytes), "a-bc89bc9bpq");
+        assert_eq!(request_name_from(&"x".repeat(253), bytes).len(), 253);
     }
 
     #[test]
@@ -128,7 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn jitter_stays_within_a_fifth() {
+    fn jitter_stays_within_a_fifth_and_goes_all_the_way() {
+        struct Always(u8);
+        impl Randomness for Always {
+            fn fill(&self, bytes: &mut [u8]) -> Result<(), String> {
+                bytes.fill(self.0);
+                Ok(())
+            }
+        }
+        for (byte, least, most) in [(0, 0.8, 0.801), (128, 0.999, 1.001), (255, 1.198, 1.2)] {
+            assert!((least..=most).contains(&jitter(&Always(byte))), "{byte}");
+        }
         for _ in 0..10_000 {
             assert!((0.8..=1.2).contains(&jitter(&SystemRandomness)));
         }

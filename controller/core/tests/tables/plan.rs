@@ -187,7 +187,10 @@ fn parse_hold(words: &mut Words<'_>, (token, remaining): (&mut i64, &mut Option<
             ("renewed", _) => found.renewed = words.time(),
             ("remaining", _) => *remaining = Some(words.millis()),
             ("renewals", _) => found.renewals = words.number(),
-            ("acted-on", _) => found.acted_on = words.number(),
+            ("acted-on", _) => {
+                found.acted_on = words.number();
+                found.counted = found.acted_on;
+            }
             _ => words.unknown(word),
         }
     }

@@ -74,11 +74,14 @@ pub(crate) fn show_state(state: &State) -> String {
 }
 
 fn show_hold(how: &str, hold: &Hold) -> String {
-    let Hold { holder, request, acquired, expires, renewed, renewals, acted_on, counted: _, preemption } = hold;
+    let Hold { holder, request, acquired, expires, renewed, renewals, acted_on, counted, preemption } = hold;
     let mut out = format!(
         "{how} by {holder} req {} acquired {} expires {} renewed {} renewals {renewals} acted-on {acted_on}",
         request.uid, acquired.0, expires.0, renewed.0
     );
+    if counted != acted_on {
+        write!(out, " counted {counted}").unwrap();
+    }
     if let Some(p) = preemption {
         let force = if p.force { " force" } else { "" };
         write!(out, " preempted-for {} by {} deadline {}{force}", p.request, p.by, p.deadline.0).unwrap();
