@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants fuzz generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants deny sbom fuzz generate doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -113,6 +113,13 @@ hostile: tools ## every hostile policy against the real controller: case, expect
 model: tools ## every state of the protocol for small sizes, with stale caches, lost writes and any policy; some minutes
 	@$(CARGO) build $(LOCKED) --workspace --bin konductor-model
 	@target/debug/konductor-model
+
+# ADVISORIES=no where the database of vulnerabilities cannot be fetched.
+deny: tools ## licences, duplicates, sources and known vulnerabilities of what we depend on; see deny.toml
+	@hack/supply-chain deny
+
+sbom: tools ## what is in each program that is shipped, as CycloneDX, into target/sbom
+	@hack/supply-chain sbom
 
 # RE=renewed: only the mutants whose name matches. AREA="core client": only those.
 AREA ?=
