@@ -5,6 +5,7 @@
 
 mod admission;
 mod architecture;
+mod compat;
 mod control_plane;
 mod crash;
 mod expiry;

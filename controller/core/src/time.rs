@@ -37,6 +37,13 @@ impl Sub for Time {
     }
 }
 
+impl Add for Millis {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
 impl Sub for Millis {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
