@@ -470,9 +470,9 @@ impl<'p> Torture<'p> {
         self.recorder.signal(Signal::TERM);
         self.recorder.wait().await.succeeds();
         let history = self.plane.history(&self.team).await;
-        let options = checker::Options { lag: LAG_MS, ..checker::Options::default() };
+        let options = checker::Options { lag: LAG_MS, ..checker::one_clock() };
         let report = konductor_verify::check(&history, &options);
-        let verified = self.user.koncli("lease verify --lag 60s").arg(&self.recording).run().await;
+        let verified = self.user.koncli("lease verify --lag 60s --max-clock-skew 0s").arg(&self.recording).run().await;
         assert_eq!(verified.code == 0, report.violations.is_empty(), "the recording says otherwise: {verified}");
         let (_, refused) = self.resource.counts();
         Outcome {
