@@ -482,7 +482,12 @@ impl<'o> Judge<'o> {
             let what = format!("the history tells of the end of a hold that stands: {past:?}");
             found.push((Rule::FalseEnding, what, last.clone()));
         }
-        if past.holder != hold.holding.holder || parse_timestamp(&past.acquired) != Some(hold.holding.acquired) {
+        // Who was evicted by a patch that clears the holder, and has withdrawn: a controller that did not see the hold knows
+        // the request's name.
+        let nameless = past.how == HoldEnd::ForceReleased && past.holder == past.request_name;
+        if (past.holder != hold.holding.holder && !nameless)
+            || parse_timestamp(&past.acquired) != Some(hold.holding.acquired)
+        {
             found.push((Rule::FalseEnding, format!("the history tells {past:?} of {:?}", hold.holding), last.clone()));
         }
         match (past.how, parse_timestamp(&past.ended)) {
