@@ -171,7 +171,7 @@ impl AnswerJobs {
                         // is for when it already has.
                         debug!(lease = %job.key, request = job.request.name, code = status.code, "request has changed");
                         answers.done(&job.request.uid);
-                        queue.push_soonest(job.key, RETRY);
+                        queue.push_after(job.key, RETRY);
                         return;
                     }
                     Ok(Err(error)) => super::chain(&error),
@@ -180,7 +180,7 @@ impl AnswerJobs {
                 metrics.api_error("answer");
                 warn!(lease = %job.key, request = job.request.name, problem, "cannot write the status of a request; trying again");
                 answers.done(&job.request.uid);
-                queue.push_soonest(job.key, RETRY);
+                queue.push_after(job.key, RETRY);
             }
         })
         .await;
