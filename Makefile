@@ -91,10 +91,10 @@ fuzz: tools ## fuzz the sandbox by coverage: what guests answer, what is uploade
 
 # The same faults in the same order for the same SEED; when each comes depends on the machine.
 MINUTES ?= 5
-torture: tools ## real processes under random faults, judged afterwards; MINUTES=5 SEED=…
+torture: tools ## real processes under random faults, judged afterwards; MINUTES=5 SEED=… MUTANT=…
 	@tests/control-plane/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins
-	@MINUTES=$(MINUTES) SEED=$(SEED) target/debug/konductor-torture
+	@MINUTES=$(MINUTES) SEED=$(SEED) MUTANT=$(MUTANT) target/debug/konductor-torture
 
 # One seed is told in full; of many, the first that fails. MUTANT breaks something on purpose.
 SEEDS ?= 4000

@@ -66,24 +66,19 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         }
     }
 
-    /// Asks for a reconcile of this key after a while, in place of what was asked for it before.
+    /// Asks for a reconcile of this key after a while, unless one is due sooner already. What was asked for before the
+    /// key was last popped does not count any more: that reconcile has seen to it.
     pub fn push_after(&self, key: K, after: Duration) {
         let at = Instant::now() + after;
         let mut inner = self.lock();
-        if let Some(old) = inner.timer_of.insert(key.clone(), at) {
-            inner.timers.remove(&(old, key.clone()));
+        if inner.timer_of.get(&key).is_some_and(|sooner| *sooner <= at) {
+            return;
         }
+        inner.stop_timer(&key);
+        inner.timer_of.insert(key.clone(), at);
         inner.timers.insert((at, key));
         drop(inner);
         self.changed.notify_one();
-    }
-
-    /// Asks for a reconcile of this key after a while, unless one is due sooner already.
-    pub fn push_soonest(&self, key: K, after: Duration) {
-        let sooner = self.lock().timer_of.get(&key).is_some_and(|at| *at <= Instant::now() + after);
-        if !sooner {
-            self.push_after(key, after);
-        }
     }
 
     /// The next key to reconcile; waits for one. Every key that was popped must be given to
@@ -96,6 +91,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 inner.fire_timers(Instant::now());
                 if let Some(key) = inner.ready.pop_front() {
                     inner.queued.remove(&key);
+                    inner.stop_timer(&key);
                     inner.running.insert(key.clone());
                     if !inner.ready.is_empty() {
                         // One notice wakes one worker; pass it on while there is more to do.
@@ -137,6 +133,12 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> Inner<K> {
+    fn stop_timer(&mut self, key: &K) {
+        if let Some(at) = self.timer_of.remove(key) {
+            self.timers.remove(&(at, key.clone()));
+        }
+    }
+
     fn fire_timers(&mut self, now: Instant) {
         while let Some((at, _)) = self.timers.first() {
             if *at > now {
@@ -172,15 +174,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_wish_replaces_an_earlier_timer() {
+    async fn what_a_reconcile_wants_replaces_what_was_wanted_before_it() {
         let queue = Queue::default();
         let start = Instant::now();
         queue.push_after("a", Duration::from_secs(1));
-        queue.push_after("a", Duration::from_secs(5));
+        queue.push("a");
         assert_eq!(queue.pop().await, "a");
-        assert!(start.elapsed() >= Duration::from_secs(5));
+        queue.push_after("a", Duration::from_secs(5));
+        queue.done(&"a");
+        assert_eq!(queue.pop().await, "a");
+        assert!(start.elapsed() >= Duration::from_secs(5), "the first timer was for the first reconcile");
         queue.done(&"a");
         assert!(tokio::time::timeout(Duration::from_secs(60), queue.pop()).await.is_err());
+    }
+
+    // An answer that could not be written asks for another reconcile in a second. The one that sent it may still run, and
+    // end with a wish of its own: the end of the hold, in an hour.
+    #[tokio::test(start_paused = true)]
+    async fn a_later_wish_does_not_replace_a_sooner_one_of_the_same_reconcile() {
+        for wishes in [[1, 3_600], [3_600, 1]] {
+            let queue = Queue::default();
+            queue.push("a");
+            assert_eq!(queue.pop().await, "a");
+            let start = Instant::now();
+            wishes.into_iter().for_each(|after| queue.push_after("a", Duration::from_secs(after)));
+            queue.done(&"a");
+            assert_eq!(queue.pop().await, "a");
+            assert_eq!(start.elapsed().as_secs(), 1, "{wishes:?}");
+            queue.done(&"a");
+            assert!(tokio::time::timeout(Duration::from_secs(7_200), queue.pop()).await.is_err(), "one is enough");
+        }
     }
 
     #[tokio::test(start_paused = true)]

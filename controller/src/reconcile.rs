@@ -79,7 +79,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
             Sight::NoLease(mut requests) => {
                 ctx.decider.forget(key);
                 for request in &mut requests {
-                    request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
+                    request.answered = ctx.answers.on_the_way(&request.id.uid, request.version).or(request.answered);
                 }
                 let plan = orphans(&requests, ctx.settings);
                 // A request may overtake the news of its own lease: the two come by different watches.
@@ -108,7 +108,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         // seen: one that is on its way may never arrive.
         let others = observed.snapshot.requests.iter_mut().filter(|r| !history.contains(r.id.uid.as_str()));
         for request in others {
-            request.answered = ctx.answers.on_the_way(&request.id.uid).or(request.answered);
+            request.answered = ctx.answers.on_the_way(&request.id.uid, request.version).or(request.answered);
         }
         let Ok(mut consulted) = ctx.decider.decide(key, &observed).await else {
             return Ok(Next::After(BUSY_RETRY));
@@ -449,6 +449,38 @@ mod tests {
         assert_eq!(scene("nowhere").await, ["list ns", "list system", "write Held"], "spec.policy.onFailure counts");
         assert_eq!(scene("ns-has-it").await, ["list ns"], "nothing is written: its watch will bring it");
         assert_eq!(scene("system-has-it").await, ["list ns", "list system"]);
+    }
+
+    // A lease that was deleted and made anew has no history, and a replica whose watch of requests is late may believe
+    // that a request which has held the old one still waits; it may even be about to tell it so.
+    #[tokio::test]
+    async fn a_request_that_may_have_held_a_former_lease_is_asked_for_before_it_is_granted() {
+        let at = |second: i64| serde_json::from_value(format_timestamp(second * 1_000).into()).ok();
+        let made = |mut request: LeaseRequest, second: i64| {
+            request.metadata.creation_timestamp = at(second);
+            request
+        };
+        let scene = async |seen: LeaseRequest, there: LeaseRequest| {
+            asked(&[there], |ctx| {
+                let mut anew = lease();
+                anew.metadata.creation_timestamp = at(100);
+                anew.status = None;
+                ctx.world.delete_lease(&lease());
+                ctx.world.apply_lease(anew);
+                let id = RequestId { name: "r".to_owned(), uid: "u".to_owned() };
+                let answer = RequestAnswer { request: id, version: 5, sequence: 5, answer: Answer::NoLease };
+                ctx.answers.send(&Key::new("ns", "l"), &[answer]);
+                watched(ctx, seen);
+            })
+            .await
+        };
+        let mut granted = over(made(request("60"), 90));
+        granted.status.get_or_insert_default().phase = Some(RequestPhase::Granted);
+        assert_eq!(scene(made(request("5"), 90), granted).await, ["read r", "write Available"], "it has had its hold");
+        let waits = made(request("5"), 90);
+        assert_eq!(scene(waits.clone(), waits).await, ["read r", "write Held"], "it has waited for a lease");
+        let newer = made(request("5"), 110);
+        assert_eq!(scene(newer.clone(), newer).await, ["write Held"], "it never was beside another lease");
     }
 
     // The next hold's end pushes the oldest one out of the history, and then only the mark tells that its

@@ -1,7 +1,7 @@
 //! A short form of each fault of `make torture`; those of `crash` and `storm` are not repeated.
 
 use konductor_tests::{
-    torture::{Fault, Outcome, Torture},
+    torture::{Fault, Mutant, Outcome, Torture},
     *,
 };
 
@@ -61,4 +61,28 @@ async fn an_etcd_that_is_killed_or_frozen_is_waited_for() {
 #[tokio::test]
 async fn controllers_whose_token_has_expired_grant_nothing_until_they_have_a_new_one() {
     survived(&[Fault::BadToken]).await;
+}
+
+#[tokio::test]
+async fn controllers_take_a_new_token_from_its_file_when_the_old_one_has_expired() {
+    survived(&[Fault::ExpiredToken]).await;
+}
+
+#[tokio::test]
+async fn an_etcd_whose_disk_is_full_ends_and_nothing_is_lost() {
+    survived(&[Fault::FullDisk, Fault::FullDisk]).await;
+}
+
+// Else it would show nothing that none of the others finds anything.
+#[tokio::test]
+async fn a_broken_controller_is_found() {
+    for mutant in Mutant::ALL {
+        let plane = ControlPlane::installed().await;
+        let mut torture = Torture::new(&plane, SEED, 4).await;
+        torture.breaks(mutant).await;
+        torture.is_broken().await;
+        let outcome = torture.ends().await;
+        let found: Vec<_> = outcome.report.violations.iter().map(|violation| violation.rule).collect();
+        assert!(found.contains(&mutant.breaks()), "{mutant:?} was not found: {outcome}, {found:?}");
+    }
 }

@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1;
 use kube::{Api, Client, api::PostParams};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use crate::{
     Cli, History, Namespace, Port, Ports, Process, Server, Servers, Signal, Version, assets, etcd, guard, kubeconfig,
     manifests, wait,
@@ -239,6 +241,24 @@ impl ControlPlane {
             etcd::fill(&url).await
         };
         filled.await.unwrap_or_else(|problem| panic!("cannot fill etcd: {problem:#}"));
+    }
+
+    /// Lets etcd's disk run full: it cannot write another byte beyond the first of any file, and ends of that. The rest of
+    /// what it was about to write is missing. A limit of the process, since a small disk would need a mount.
+    ///
+    /// # Panics
+    /// If it goes on.
+    pub async fn fill_disk(&self) {
+        let pid = self.running().of(Server::Etcd).as_ref().map(Process::pid);
+        let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let none = Rlimit { current: Some(1), maximum: None };
+        let limited = pid.map(|pid| prlimit(Some(pid), Resource::Fsize, none));
+        assert!(matches!(limited, Some(Ok(_))), "cannot limit the files of etcd: {limited:?}");
+        let ended = wait::poll("etcd ends, since it cannot write", START_MOST, async || {
+            let running = self.running().of(Server::Etcd).as_ref().is_some_and(|process| process.exit().is_none());
+            Ok(if running { Err("it runs") } else { Ok(()) })
+        });
+        ended.await.unwrap_or_else(|problem| panic!("{problem:#}"));
     }
 
     /// Gives etcd room again. Nothing is compacted: [`Self::history`] needs all of it.

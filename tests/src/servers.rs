@@ -171,6 +171,15 @@ impl Servers {
         Ok(kubeconfig::text(&format!("https://127.0.0.1:{}", self.ports.apiserver), &ca, user, token, namespace))
     }
 
+    /// The private key that service accounts' tokens are signed with.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn account_key(&self) -> String {
+        std::fs::read_to_string(self.pki(pki::ACCOUNT_KEY)).unwrap_or_else(|problem| panic!("no key: {problem}"))
+    }
+
     fn pki(&self, name: &str) -> PathBuf {
         self.directory.join("pki").join(name)
     }

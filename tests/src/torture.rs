@@ -11,6 +11,7 @@ use std::{
 use k8s_openapi::api::core::v1::ServiceAccount;
 use konductor_crds::v1::LeasePhase;
 use kube::{Api, api::DeleteParams};
+use serde_json::{Value, json};
 
 use crate::{
     ControlPlane, Controller, ControllerOptions, LeaseExt as _, Line, Namespace, Output, Proxy, Resource, Running,
@@ -21,6 +22,11 @@ use crate::{
     within,
 };
 
+mod mutant;
+mod token;
+
+pub use mutant::Mutant;
+
 /// Short, so that holds run out all the time; long enough for a `koncli` that a busy machine starts slowly.
 const TTL: &str = "2s";
 /// A fault lasts longer than a ttl: who was away has lost what it held.
@@ -28,6 +34,12 @@ const LONG: Duration = Duration::from_secs(4);
 /// How long it may take until somebody is served again after a fault. The longest on the way there are: a connection
 /// that is dead is noticed after 35 s, and the longest back-off after that.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take until a controller takes a token from its file: it reads it once a minute, and what it is told
+/// then it tries again after a pause.
+const RENEWED_WITHIN: Duration = Duration::from_secs(150);
+/// kube-apiserver takes a token for a minute after it has expired. It is accepted still when a controller reads it, in
+/// nearly all cases, and refused soon after: in seconds.
+const EXPIRED_FOR: i64 = 30;
 /// A controller behind a silent line goes on with what it knew, and reads the rest when the line is good again.
 const LAG_MS: i64 = 60_000;
 const LEASES: [&str; 3] = ["north", "east", "south"];
@@ -83,8 +95,10 @@ pub enum Fault {
     KillEtcd,
     /// etcd is frozen.
     StopEtcd,
-    /// etcd has no room and refuses every write (its quota, not the disk: that needs no rights and no mount).
+    /// etcd has used up its quota and refuses every write.
     FullEtcd,
+    /// etcd cannot write another byte to any file, which ends it; later there is room, and it is started again.
+    FullDisk,
     /// Everything that a controller or a worker says and hears takes longer.
     SlowLine,
     /// A controller or a worker is cut off without being told, and hears everything later.
@@ -93,11 +107,13 @@ pub enum Fault {
     CutLine,
     /// The controllers' token is not valid any more; they get a new one later.
     BadToken,
+    /// The controllers' token expires, and later its file has a new one: nobody restarts them.
+    ExpiredToken,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::KillController,
         Self::StopController,
         Self::KillWorker,
@@ -107,10 +123,12 @@ impl Fault {
         Self::KillEtcd,
         Self::StopEtcd,
         Self::FullEtcd,
+        Self::FullDisk,
         Self::SlowLine,
         Self::SilentLine,
         Self::CutLine,
         Self::BadToken,
+        Self::ExpiredToken,
     ];
 
     fn as_str(self) -> &'static str {
@@ -124,10 +142,12 @@ impl Fault {
             Self::KillEtcd => "kill etcd",
             Self::StopEtcd => "stop etcd",
             Self::FullEtcd => "full etcd",
+            Self::FullDisk => "full disk",
             Self::SlowLine => "slow line",
             Self::SilentLine => "silent line",
             Self::CutLine => "cut line",
             Self::BadToken => "bad token",
+            Self::ExpiredToken => "expired token",
         }
     }
 }
@@ -234,6 +254,7 @@ pub struct Torture<'p> {
     dice: Dice,
     recorder: Running,
     recording: PathBuf,
+    broken: Option<mutant::Broken>,
 }
 
 const CONTROLLERS: usize = 2;
@@ -270,6 +291,7 @@ impl<'p> Torture<'p> {
             dice: Dice::new(seed),
             recorder,
             recording,
+            broken: None,
         };
         for index in 0..CONTROLLERS {
             let controller = torture.controller(index).await;
@@ -296,9 +318,45 @@ impl<'p> Torture<'p> {
 
     async fn controller(&self, index: usize) -> Controller {
         let kubeconfig = self.through(index, &self.plane.kubeconfig_for_controller().await);
+        // As in a Pod: the token is a file, which somebody else renews.
+        let text = std::fs::read_to_string(&kubeconfig).unwrap_or_else(|problem| panic!("no kubeconfig: {problem}"));
+        let mut text: Value = serde_yaml::from_str(&text).unwrap_or_else(|problem| panic!("{problem}"));
+        let token = text["users"][0]["user"]["token"].as_str().unwrap_or_default().to_owned();
+        text["users"][0]["user"] = json!({ "tokenFile": self.token_file(index) });
+        for (path, text) in [(self.token_file(index), token), (kubeconfig.clone(), text.to_string())] {
+            std::fs::write(&path, text).unwrap_or_else(|problem| panic!("{}: {problem}", path.display()));
+        }
         let options = ControllerOptions::with("--leader-elect=false --max-clock-skew=0s --expired-retention=1s")
             .env("KUBECONFIG", &kubeconfig.display().to_string());
         Controller::start(self.plane, options.named(&format!("{}-{index}", self.plane.number()))).await
+    }
+
+    fn token_file(&self, index: usize) -> PathBuf {
+        self.plane.directory().join(format!("controller-{index}.token"))
+    }
+
+    /// Lets one more controller work, which is broken.
+    ///
+    /// # Panics
+    /// If it cannot get to kube-apiserver.
+    pub async fn breaks(&mut self, mutant: Mutant) {
+        let kubeconfig = self.plane.kubeconfig_for_controller().await;
+        let client = crate::kubeconfig::client(&kubeconfig).await.unwrap_or_else(|problem| panic!("{problem:#}"));
+        self.broken = Some(mutant::Broken::start(mutant, client, self.team.name().to_owned()));
+    }
+
+    /// Waits until the broken controller has done what it does.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn is_broken(&self) {
+        within("the broken controller breaks something", RECOVERS_WITHIN, async || {
+            match self.broken.as_ref().map(mutant::Broken::done) {
+                Some(1..) => Ok(()),
+                done => Err(format!("{done:?} writes")),
+            }
+        })
+        .await;
     }
 
     fn worker(&self, index: usize) -> Worker {
@@ -385,6 +443,11 @@ impl<'p> Torture<'p> {
                 pause(LONG).await;
                 self.plane.relieve_etcd().await;
             }
+            Fault::FullDisk => {
+                self.plane.fill_disk().await;
+                pause(LONG).await;
+                self.plane.start_etcd().await;
+            }
             Fault::SlowLine | Fault::SilentLine | Fault::CutLine => {
                 let line = self.dice.roll(self.lines.len());
                 self.lines[line].is(match fault {
@@ -396,6 +459,7 @@ impl<'p> Torture<'p> {
                 self.lines[line].is(Line::Good);
             }
             Fault::BadToken => self.replaces_token().await,
+            Fault::ExpiredToken => self.renews_token().await,
         }
         // Nothing is tried twice at once: each fault has to be survived.
         self.recovers().await;
@@ -438,6 +502,54 @@ impl<'p> Torture<'p> {
         }
     }
 
+    /// The controllers' token expires. Later somebody renews the file, and they go on as they are.
+    async fn renews_token(&mut self) {
+        let seen: Vec<usize> = self.controllers.iter().map(|controller| refusals(&controller.log())).collect();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let expires = i64::try_from(now.as_secs()).unwrap_or_default() - EXPIRED_FOR;
+        let key = self.plane.servers().account_key();
+        let mut good = Vec::new();
+        for index in 0..CONTROLLERS {
+            let path = self.token_file(index);
+            let token = std::fs::read_to_string(&path).unwrap_or_else(|problem| panic!("no token: {problem}"));
+            // One that is signed like this and has not expired is taken: what is refused is refused for its age.
+            self.is_taken(&token::expiring(&token, &key, expires + 3_600)).await;
+            let old = token::expiring(&token, &key, expires).unwrap_or_else(|problem| panic!("{problem:#}"));
+            std::fs::write(&path, old).unwrap_or_else(|problem| panic!("{}: {problem}", path.display()));
+            good.push((path, token));
+        }
+        within("the controllers are told that their token has expired", RENEWED_WITHIN, async || {
+            let told = |(controller, before): (&Controller, &usize)| refusals(&controller.log()) > *before;
+            if self.controllers.iter().zip(&seen).all(told) { Ok(()) } else { Err("not both were told") }
+        })
+        .await;
+        let granted = self.tokens().await;
+        pause(LONG).await;
+        assert_eq!(self.tokens().await, granted, "a controller whose token has expired has granted a lease");
+        for (path, token) in good {
+            std::fs::write(&path, token).unwrap_or_else(|problem| panic!("{}: {problem}", path.display()));
+        }
+        within("the controllers take the new token from its file", RENEWED_WITHIN, async || {
+            if self.tokens().await == granted { Err("nothing is granted") } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// kube-apiserver takes this token of the controllers.
+    async fn is_taken(&self, token: &anyhow::Result<String>) {
+        let token = token.as_ref().unwrap_or_else(|problem| panic!("{problem:#}"));
+        let path = self.plane.directory().join("signed-anew.kubeconfig");
+        let text = self.plane.servers().kubeconfig(ACCOUNT.1, token, ACCOUNT.0);
+        std::fs::write(&path, text.unwrap_or_else(|problem| panic!("{problem:#}")))
+            .unwrap_or_else(|problem| panic!("{}: {problem}", path.display()));
+        let client = crate::kubeconfig::client(&path).await.unwrap_or_else(|problem| panic!("{problem:#}"));
+        let leases: Api<konductor_crds::Lease> = Api::namespaced(client, self.team.name());
+        leases
+            .get(LEASES[0])
+            .await
+            .unwrap_or_else(|problem| panic!("a token that was signed anew is refused: {problem}"));
+    }
+
     /// The newest token of every lease.
     async fn tokens(&self) -> Vec<Option<i64>> {
         let mut tokens = Vec::new();
@@ -461,6 +573,7 @@ impl<'p> Torture<'p> {
     /// # Panics
     /// If what was abandoned does not run out, or the two judgements differ.
     pub async fn ends(mut self) -> Outcome {
+        self.broken = None;
         for worker in std::mem::take(&mut self.workers) {
             self.ended(&worker).await;
         }
@@ -470,9 +583,9 @@ impl<'p> Torture<'p> {
         self.recorder.signal(Signal::TERM);
         self.recorder.wait().await.succeeds();
         let history = self.plane.history(&self.team).await;
-        let options = checker::Options { lag: LAG_MS, ..checker::Options::default() };
+        let options = checker::Options { lag: LAG_MS, ..checker::one_clock() };
         let report = konductor_verify::check(&history, &options);
-        let verified = self.user.koncli("lease verify --lag 60s").arg(&self.recording).run().await;
+        let verified = self.user.koncli("lease verify --lag 60s --max-clock-skew 0s").arg(&self.recording).run().await;
         assert_eq!(verified.code == 0, report.violations.is_empty(), "the recording says otherwise: {verified}");
         let (_, refused) = self.resource.counts();
         Outcome {

@@ -99,8 +99,10 @@ pub(crate) fn answers(
 ) -> Vec<RequestAnswer> {
     let mut answers = Vec::new();
     for (i, request) in snapshot.requests.iter().enumerate() {
-        // A grant that our view of the lease is too old to know of: somebody else has written since.
-        let ahead = matches!(request.answered, Some(Answered::Granted(token)) if token > next.token);
+        // A grant that our view of the lease is too old to know of: somebody else has written since. Its token is then at
+        // least the resourceVersion of that view, and that of a Lease which is no more is below: see `next_token`.
+        let ahead = matches!(request.answered, Some(Answered::Granted(token))
+            if token > next.token && token >= snapshot.resource_version);
         let answer = wanted_answer(snapshot, situation, verdict, next, denied, i);
         // Nobody reads what one is told that is about to be deleted.
         if !ahead && !request.abandoned && !is_told(&answer, request.answered) {

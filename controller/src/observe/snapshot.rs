@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konductor_core::{HISTORY_MAX, Hold, Millis, Request, RequestId, Settings, Snapshot, State};
+use konductor_core::{HISTORY_MAX, Hold, Millis, Request, RequestId, Settings, Snapshot, State, Time};
 use konductor_crds::{Lease, v1::Condition};
 use kube::ResourceExt as _;
 
 use super::{
     convert,
-    world::{Due, Inner, Key, RequestEntry, World, to_duration, version},
+    world::{Due, Inner, Key, RequestEntry, SERVER_TIME_UNIT, World, to_duration, version},
 };
 use crate::clock::{Clock, Reading, elapsed, remaining};
 
@@ -25,6 +25,8 @@ pub struct Observed {
     pub(super) requests_version: i64,
     /// The requests of the history's oldest holds of which nothing was seen: gone, or not here yet.
     pub(super) unseen: Vec<RequestId>,
+    /// Until when a request may have been made that is older than this Lease, by the API server's clock.
+    pub(super) older_until: Option<Time>,
 }
 
 impl Observed {
@@ -36,6 +38,9 @@ impl Observed {
     /// fallen out already, and one of which nothing was seen may be pending and fall out by this grant.
     /// So the requests must be at least as new as the lease. They nearly always are: what ends a hold,
     /// or asks for one, is itself news of a request.
+    ///
+    /// A request that is older than the Lease may have held one of the same name before it, of which this one has no
+    /// history: only its mark, or that it is gone, tells.
     #[must_use]
     pub fn in_doubt(&self, granted: &RequestId) -> Vec<RequestId> {
         if self.requests_version >= self.snapshot.resource_version {
@@ -43,7 +48,11 @@ impl Observed {
         }
         // Nothing has fallen out of a history that is not full.
         let full = self.snapshot.record.history.len() >= HISTORY_MAX;
-        full.then_some(granted).into_iter().chain(&self.unseen).cloned().collect()
+        let older = || {
+            let made = self.snapshot.request(&granted.uid).map(|request| request.arrived);
+            made.zip(self.older_until).is_some_and(|(made, until)| made <= until)
+        };
+        (full || older()).then_some(granted).into_iter().chain(&self.unseen).cloned().collect()
     }
 
     /// The conditions that the status has now.
@@ -77,7 +86,10 @@ pub fn observe(world: &World, key: &Key, clock: &dyn Clock, skew: Duration, sett
     };
     let lease = entry.object.clone();
     let since_write = entry.written.map_or(Millis(i64::MAX), |at| elapsed(at, reading.mono));
-    let holder_of = |uid: &str| requests.iter().find(|r| r.id.uid == uid).map(|r| r.holder.clone());
+    let holder_of = |uid: &str| {
+        let seen = entry.holder.as_ref().filter(|(request, _)| request == uid).map(|(_, holder)| holder.clone());
+        seen.or_else(|| requests.iter().find(|r| r.id.uid == uid).map(|r| r.holder.clone()))
+    };
     let record = convert::record(lease.status.as_ref(), holder_of);
 
     let mut left = None;
@@ -104,7 +116,14 @@ pub fn observe(world: &World, key: &Key, clock: &dyn Clock, skew: Duration, sett
     let requests_version = inner.requests_version;
     let deleted = inner.deleted.get(key);
     let unseen = unseen(&snapshot, |uid| deleted.is_some_and(|all| all.iter().any(|one| one == uid)));
-    Sight::Lease(Box::new(Observed { lease, snapshot, reading, requests_version, unseen }))
+    // API servers write whole seconds, each by its own clock.
+    let made = lease.creation_timestamp().map(|made| Time(made.0.as_millisecond()));
+    let older_until = made.map(|made| made + SERVER_TIME_UNIT + millis(skew));
+    Sight::Lease(Box::new(Observed { lease, snapshot, reading, requests_version, unseen, older_until }))
+}
+
+fn millis(span: Duration) -> Millis {
+    Millis(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The requests that a grant could make the history forget, and of which nothing was seen.
@@ -379,6 +398,64 @@ mod tests {
             world.request_found(at("past-7", "19"), hands.read(), Millis(0));
             assert!(in_doubt().iter().all(|uid| uid == "w"), "{:?}", in_doubt());
         }
+    }
+
+    #[test]
+    fn a_request_that_is_older_than_the_lease_is_doubted() {
+        let hands = Hands::new(0);
+        let made = |second: i64| serde_json::from_value(format_timestamp(second * 1_000).into()).ok();
+        let waiter = RequestId { name: "r".to_owned(), uid: "u".to_owned() };
+        // A lease of the hundredth second, and clocks that differ by one second at most.
+        for (request_made, watched, doubted) in
+            [(99, "9", true), (100, "9", true), (102, "9", true), (103, "9", false), (99, "10", false)]
+        {
+            let world = World::default();
+            let mut lease = lease(10, TTL, 0);
+            lease.metadata.creation_timestamp = made(100);
+            lease.status = None;
+            world.apply_lease(lease);
+            let mut old = request();
+            old.metadata.creation_timestamp = made(request_made);
+            world.request_watched(old, hands.read(), Millis(0));
+            let mut newer = request();
+            newer.metadata.name = Some("x".to_owned());
+            newer.metadata.uid = Some("x".to_owned());
+            newer.metadata.resource_version = Some(watched.to_owned());
+            world.request_watched(newer, hands.read(), Millis(0));
+            let asked = sight(&world, &hands).in_doubt(&waiter);
+            assert_eq!(!asked.is_empty(), doubted, "made at {request_made}, requests seen up to {watched}");
+        }
+    }
+
+    #[test]
+    fn who_was_evicted_is_remembered_where_the_request_is_gone() {
+        let hands = Hands::new(0);
+        let evicted = |version| {
+            let mut lease = lease(version, TTL, 0);
+            let status = lease.status.get_or_insert_default();
+            (status.phase, status.holder) = (Some(LeasePhase::Available), Some(String::new()));
+            lease
+        };
+        let named = |world: &World| match sight(world, &hands).snapshot.record.state {
+            State::Evicted(hold) => hold.holder,
+            other => panic!("{other:?}"),
+        };
+        let world = World::default();
+        world.apply_lease(lease(10, TTL, 0));
+        world.apply_lease(evicted(11));
+        assert_eq!(named(&world), "a", "it was seen to hold");
+        world.apply_lease(evicted(12));
+        assert_eq!(named(&world), "a", "and not only one write ago");
+        let world = World::default();
+        world.apply_lease(evicted(11));
+        assert_eq!(named(&world), "r", "nobody knows any more: the request's name is what is left");
+        let world = World::default();
+        world.apply_lease(lease(10, TTL, 0));
+        let mut other = evicted(12);
+        let reference = RequestRef { name: "r2".to_owned(), uid: "u2".to_owned(), renewals: 0, counted: None };
+        other.status.get_or_insert_default().request = Some(reference);
+        world.apply_lease(other);
+        assert_eq!(named(&world), "r2", "another hold, which was never seen");
     }
 
     fn sight(world: &World, hands: &Hands) -> Box<Observed> {

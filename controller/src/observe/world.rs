@@ -8,7 +8,10 @@ use std::{
 };
 
 use konductor_core::{Millis, RequestId, Time};
-use konductor_crds::{Lease, LeaseRequest, v1::RequestPhase};
+use konductor_crds::{
+    Lease, LeaseRequest,
+    v1::{LeasePhase, RequestPhase},
+};
 use kube::{Resource, ResourceExt as _};
 use tokio::sync::Notify;
 
@@ -19,7 +22,7 @@ use crate::clock::Reading;
 const DELETED_MAX: usize = 64;
 
 /// The coarsest unit of the API server's timestamps: whole seconds.
-const SERVER_TIME_UNIT: Millis = Millis(1_000);
+pub(super) const SERVER_TIME_UNIT: Millis = Millis(1_000);
 
 /// The namespace and name of a Lease, whether it exists or not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +122,9 @@ pub(super) struct LeaseEntry {
     pub(super) due: Option<Due>,
     /// When we last wrote its status.
     pub(super) written: Option<Duration>,
+    /// The uid of the request that was last seen to hold, and its holder, for as long as the status names that request:
+    /// who releases by force takes the holder away.
+    pub(super) holder: Option<(String, String)>,
 }
 
 /// When a hold is due, and which hold that was said of.
@@ -438,10 +444,14 @@ impl Inner {
         match self.leases.get_mut(&key) {
             // A watch may still bring what our own write has overtaken, or an object that this one has replaced.
             Some(entry) if version(&*entry.object) > version(&lease) => {}
-            Some(entry) if entry.object.uid() == lease.uid() => entry.object = Arc::new(lease),
+            Some(entry) if entry.object.uid() == lease.uid() => {
+                entry.holder = holder(&lease, entry.holder.take());
+                entry.object = Arc::new(lease);
+            }
             _ => {
                 self.deleted.remove(&key);
-                self.leases.insert(key, LeaseEntry { object: Arc::new(lease), due: None, written: None });
+                let holder = holder(&lease, None);
+                self.leases.insert(key, LeaseEntry { object: Arc::new(lease), due: None, written: None, holder });
             }
         }
     }
@@ -608,6 +618,17 @@ fn age(request: &LeaseRequest, reading: Reading, skew: Millis) -> Millis {
     };
     let age = reading.now_floor() - Time(touched) - SERVER_TIME_UNIT - skew;
     age.max(Millis::ZERO)
+}
+
+/// The request that a Lease names and who holds with it; what was known of that request before, where it says nobody.
+fn holder(lease: &Lease, known: Option<(String, String)>) -> Option<(String, String)> {
+    let status = lease.status.as_ref()?;
+    let request = status.request.as_ref()?.uid.clone();
+    let named = status.holder.clone().filter(|holder| !holder.is_empty());
+    match named.filter(|_| status.phase == Some(LeasePhase::Held)) {
+        Some(holder) => Some((request, holder)),
+        None => known.filter(|(known, _)| *known == request),
+    }
 }
 
 /// The token, renewals and expiry of a Lease that is held.

@@ -44,8 +44,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The writer of answers.
 pub struct Answers {
-    /// What was sent and has not come back by watch yet, by uid: it is not sent twice.
-    sent: Mutex<HashMap<String, Answer>>,
+    /// What was sent and has not come back by watch yet, by uid, and to which resourceVersion: it is not sent twice.
+    sent: Mutex<HashMap<String, (Answer, i64)>>,
     /// Rung when the last one has come back.
     settled: Notify,
     jobs: mpsc::UnboundedSender<Job>,
@@ -73,26 +73,27 @@ impl Answers {
         (Arc::new(Self { sent: Mutex::default(), settled: Notify::new(), jobs }), AnswerJobs(receiver))
     }
 
-    fn sent(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
+    fn sent(&self) -> MutexGuard<'_, HashMap<String, (Answer, i64)>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes these answers, soon.
     pub fn send(&self, key: &Key, answers: &[RequestAnswer]) {
         for RequestAnswer { request, version, sequence, answer } in answers {
-            let same = self.sent().get(&request.uid) == Some(answer);
+            let same = self.sent().get(&request.uid).is_some_and(|(sent, _)| sent == answer);
             if !same {
-                self.sent().insert(request.uid.clone(), answer.clone());
+                self.sent().insert(request.uid.clone(), (answer.clone(), *version));
                 self.push(key, request, *version, What::Answer { answer: answer.clone(), sequence: *sequence });
             }
         }
     }
 
     /// What a request is being told and no watch has shown yet. It counts as told: a request that
-    /// hears that it was too late is not granted a moment later.
+    /// hears that it was too late is not granted a moment later. What is sent to a state that was seen to be over, since
+    /// the request is now at `version`, is refused, and what that state says counts.
     #[must_use]
-    pub fn on_the_way(&self, uid: &str) -> Option<Answered> {
-        self.sent().get(uid).map(Answer::said)
+    pub fn on_the_way(&self, uid: &str, version: i64) -> Option<Answered> {
+        self.sent().get(uid).filter(|(_, sent_to)| *sent_to >= version).map(|(answer, _)| answer.said())
     }
 
     /// Deletes these requests, soon.
@@ -111,7 +112,7 @@ impl Answers {
     pub fn seen(&self, request: &LeaseRequest) {
         let Some(uid) = request.uid() else { return };
         let sent = self.sent();
-        if let Some(answer) = sent.get(&uid)
+        if let Some((answer, _)) = sent.get(&uid)
             && request.status.as_ref().is_some_and(|s| s.phase == Some(phase(answer)))
         {
             drop(sent);
@@ -170,7 +171,7 @@ impl AnswerJobs {
                         // is for when it already has.
                         debug!(lease = %job.key, request = job.request.name, code = status.code, "request has changed");
                         answers.done(&job.request.uid);
-                        queue.push_soonest(job.key, RETRY);
+                        queue.push_after(job.key, RETRY);
                         return;
                     }
                     Ok(Err(error)) => super::chain(&error),
@@ -179,7 +180,7 @@ impl AnswerJobs {
                 metrics.api_error("answer");
                 warn!(lease = %job.key, request = job.request.name, problem, "cannot write the status of a request; trying again");
                 answers.done(&job.request.uid);
-                queue.push_soonest(job.key, RETRY);
+                queue.push_after(job.key, RETRY);
             }
         })
         .await;

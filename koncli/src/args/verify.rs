@@ -48,6 +48,10 @@ pub struct VerifyArgs {
     /// By how much the clocks of the controller and of who recorded may disagree about how long a hold has lasted
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
     pub tolerance: Duration,
+    /// By how much the clocks of two replicas of the controller may differ; give what they were given, and 0s where there
+    /// was one whose clock was never set back
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    pub max_clock_skew: Duration,
     /// Do not look for somebody who was served before an equal that had come earlier
     #[arg(long)]
     pub any_order: bool,

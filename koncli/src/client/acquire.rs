@@ -93,6 +93,13 @@ pub enum Progress<'a> {
 
 /// For how long a waiting request is valid without a beat: a client that died is not granted anything after that.
 pub(super) const PENDING_VALIDITY: &str = "30s";
+
+/// The first and the longest pause before a request that lapsed is made anew: doubled each time, and a little different
+/// for everybody. Normally a request lapses only after 30 s without an API server, and then all that wait come back at
+/// once; a controller that counts wrongly must not be asked again and again without a pause.
+const ANEW_FIRST: Duration = Duration::from_millis(250);
+const ANEW_MOST: Duration = Duration::from_secs(10);
+
 impl Client {
     /// Acquires a lease. A request that does not succeed is withdrawn; if this future is dropped, it
     /// is not, and lapses within 30 s. To stop a wait, use [`Client::acquire_until`].
@@ -124,6 +131,7 @@ impl Client {
             Wait::No | Wait::Forever => None,
         };
         let mut stop = std::pin::pin!(stop);
+        let mut pause = ANEW_FIRST;
         loop {
             let request = match names::request_name(&want.lease, &*self.random) {
                 Ok(name) => name,
@@ -132,7 +140,17 @@ impl Client {
             let attempt = Attempt::new(self, want, &doing, request, until);
             match attempt.run(stop.as_mut(), &mut progress).await {
                 Ending::Held(hold) => return Ok(*hold),
-                Ending::Lapsed => progress(Progress::Lapsed),
+                Ending::Lapsed => {
+                    progress(Progress::Lapsed);
+                    let again = Instant::now() + pause.mul_f64(names::jitter(&*self.random));
+                    let again = until.map_or(again, |until| again.min(until));
+                    tokio::select! {
+                        biased;
+                        stopped = stop.as_mut() => return Err(Error::new(doing, Problem::Stopped(stopped))),
+                        () = tokio::time::sleep_until(again) => {}
+                    }
+                    pause = (pause * 2).min(ANEW_MOST);
+                }
                 Ending::Failed(error) => return Err(error),
             }
         }

@@ -19,11 +19,13 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     CONTROLLER_TIMEOUT, Client, FIELD_MANAGER, LEASE_LABEL, WITHDRAW_TIMEOUT,
     acquire::{Acquire, PENDING_VALIDITY, Progress, Wait},
+    clock::Moment,
     creator,
     decide::{Acquiring, Grant, View, acquiring},
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result, Stop},
     hold::{Beats, Hold, deadline},
     names,
+    renew::Raised,
     watch::{self, From, Seen, Watch},
 };
 
@@ -97,6 +99,9 @@ impl std::convert::From<LeaseRequest> for Created {
     }
 }
 
+/// The value that a beat raised the counter to, when it was sent, and what came of it.
+type Beaten = (i64, Moment, Raised);
+
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Waits for something that may not have been begun.
@@ -159,7 +164,7 @@ impl<'a> Attempt<'a> {
         let mut lease_watch = Some(self.client.watch_from(&self.want.lease, From::Now));
         let mut own_watch: Option<Watch<LeaseRequest>> = None;
         let mut look: Option<Pending<Result<Lease, CallFailure>>> = None;
-        let mut beat: Option<Pending<Result<LeaseRequest, CallFailure>>> = None;
+        let mut beat: Option<Pending<Result<Beaten, CallFailure>>> = None;
         let mut probe_at: Option<Instant> = None;
         let mut silence_at: Option<Instant> = None;
         // When the last beat was sent, and how much of the interval the next one lets pass.
@@ -240,12 +245,21 @@ impl<'a> Attempt<'a> {
                     Err(failure) => return self.fail_call(failure).await,
                 },
                 beaten = if_any(&mut beat) => match beaten {
-                    Ok(request) => {
+                    Ok((counter, sent, raised)) => {
                         refused_since = None;
-                        self.see_own(request);
+                        match raised {
+                            Raised::Done(request) => {
+                                self.beats.raised(counter, sent);
+                                self.see_own(*request);
+                            }
+                            Raised::Stands(stands) => {
+                                self.beats.stands(stands);
+                                beat = Some(self.beat());
+                            }
+                            Raised::Gone => self.own = Known::Gone,
+                        }
                         self.recovered(&mut silence_at, progress);
                     }
-                    Err(failure) if failure.is_object_missing() || failure.is_conflict() => self.own = Known::Gone,
                     Err(failure) if failure.is_transient() => {
                         self.trouble(&format!("{} failed", failure.access), progress);
                     }
@@ -336,11 +350,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// Says that somebody still waits.
-    fn beat(&mut self) -> Pending<Result<LeaseRequest, CallFailure>> {
-        let counter = self.beats.next(self.client.clock.now());
+    fn beat(&self) -> Pending<Result<Beaten, CallFailure>> {
+        let (counter, sent) = (self.beats.next(), self.client.clock.now());
         let uid = self.created.as_ref().map(|created| created.uid.clone()).unwrap_or_default();
         let (client, name) = (self.client.clone(), self.request.clone());
-        Box::pin(async move { client.raise(&name, &uid, counter).await })
+        Box::pin(async move { Ok((counter, sent, client.raise(&name, &uid, counter).await?)) })
     }
 
     /// Takes over what is newer: a request that has ended does not come back.

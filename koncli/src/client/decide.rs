@@ -196,6 +196,28 @@ fn later(a: &str, b: &str) -> bool {
     matches!((parse_timestamp(a), parse_timestamp(b)), (Some(a), Some(b)) if a > b)
 }
 
+/// What to do where the counter of a request was not raised, since it was not what it was taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Raising {
+    /// The request is gone: another one has its name.
+    Gone,
+    /// The counter is now what it was taken for: a try of this process was under way. The same again.
+    Again,
+    /// It is this. Somebody else has raised it, or a try of this process whose answer was lost: the controller may have
+    /// acted on that long ago, so what is counted from must be another value, sent after this was seen.
+    Stands(i64),
+}
+
+/// What to do where the counter of the request `uid` was to be raised from `counter - 1` to `counter`, and was not, and
+/// the request was then found like this.
+pub(crate) fn not_raised(uid: &str, counter: i64, found: &LeaseRequest) -> Raising {
+    match (found.metadata.uid.as_deref() == Some(uid), found.spec.renewals) {
+        (false, _) => Raising::Gone,
+        (true, is) if is == counter - 1 => Raising::Again,
+        (true, is) => Raising::Stands(is),
+    }
+}
+
 /// How the hold of the request `uid` ended, as far as the Lease tells.
 pub(crate) fn how_lost(uid: &str, lease: &Lease) -> String {
     let status = lease.status.as_ref();
@@ -439,6 +461,25 @@ mod tests {
             ),
         ] {
             assert_eq!(renewing("me", &grant(), 3, lease), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_somebody_else_has_raised_is_not_ours() {
+        let found = |uid: &str, renewals| {
+            let mut request = request(None, "");
+            request.metadata.uid = Some(uid.to_owned());
+            request.spec.renewals = renewals;
+            request
+        };
+        for (what, found, expected) in [
+            ("another renewer was faster, with the same number", found("me", 5), Raising::Stands(5)),
+            ("it was further", found("me", 9), Raising::Stands(9)),
+            ("a try whose answer was lost had not come in", found("me", 3), Raising::Stands(3)),
+            ("it has come in meanwhile", found("me", 4), Raising::Again),
+            ("another request of this name", found("other", 4), Raising::Gone),
+        ] {
+            assert_eq!(not_raised("me", 5, &found), expected, "{what}");
         }
     }
 

@@ -78,8 +78,8 @@ impl Hold {
         }
     }
 
-    /// The value to raise the request's counter to. No value is sent twice, also where nobody has answered:
-    /// the controller may have acted on it long ago, and a deadline must not be counted from the second time.
+    /// The value to raise the request's counter to, by one. Where it is another than this process knows (nobody has
+    /// answered, or somebody else renews too) the raising says so.
     pub(crate) fn next_counter(&mut self) -> i64 {
         self.counter = self.counter.max(self.request.renewals) + 1;
         self.counter
@@ -93,7 +93,7 @@ impl Hold {
         self.renewals = grant.renewals;
         self.request.renewals = grant.acted_on;
         self.request.counted = Some(grant.counted);
-        self.counter = self.counter.max(counter);
+        self.counter = counter;
     }
 }
 
@@ -118,7 +118,12 @@ pub(crate) fn deadline(before: Moment, length_ms: i64) -> Moment {
 /// When which value of the request's counter was sent: what a grant that names a value was decided
 /// after. A client that waited for an hour may so rely on nearly the whole ttl.
 #[derive(Debug)]
-pub(crate) struct Beats(BTreeMap<i64, Moment>);
+pub(crate) struct Beats {
+    /// Those of which the API server has said that they raised the counter, and nobody else.
+    done: BTreeMap<i64, Moment>,
+    /// What the counter is, as far as this process knows.
+    stands: i64,
+}
 
 /// A grant names the newest beat that its controller saw; older ones than this cannot be meant.
 const BEATS_KEPT: usize = 16;
@@ -126,29 +131,39 @@ const BEATS_KEPT: usize = 16;
 impl Beats {
     /// The request is about to be created, with its counter at zero.
     pub(crate) fn new(sent: Moment) -> Self {
-        Self(BTreeMap::from([(0, sent)]))
+        Self { done: BTreeMap::from([(0, sent)]), stands: 0 }
     }
 
-    /// The next value of the counter, about to be sent.
-    pub(crate) fn next(&mut self, now: Moment) -> i64 {
-        let counter = self.last() + 1;
-        self.0.insert(counter, now);
+    /// The next value of the counter.
+    pub(crate) fn next(&self) -> i64 {
+        self.stands + 1
+    }
+
+    /// The counter was raised to this value by what was sent then.
+    pub(crate) fn raised(&mut self, counter: i64, sent: Moment) {
+        self.done.insert(counter, sent);
+        self.stands = counter;
         // The first one stays: it is right for every grant.
-        if self.0.len() > BEATS_KEPT {
-            let oldest = self.0.keys().copied().nth(1);
-            oldest.map(|counter| self.0.remove(&counter));
+        if self.done.len() > BEATS_KEPT {
+            let oldest = self.done.keys().copied().nth(1);
+            oldest.map(|counter| self.done.remove(&counter));
         }
-        counter
     }
 
-    /// The newest value that was sent.
+    /// The counter was found to be this.
+    pub(crate) fn stands(&mut self, counter: i64) {
+        self.stands = counter;
+    }
+
+    /// What the counter is, as far as this process knows.
     pub(crate) fn last(&self) -> i64 {
-        self.0.last_key_value().map_or(0, |(&counter, _)| counter)
+        self.stands
     }
 
-    /// A moment before the decision of a grant that was computed at the counter `counted`.
+    /// A moment before the decision of a grant that was computed at the counter `counted`. A beat whose answer is not
+    /// there may have been another's of the same number, sent earlier, so it does not count.
     pub(crate) fn before_grant(&self, counted: i64) -> Moment {
-        let newest = self.0.range(..=counted).next_back().or_else(|| self.0.first_key_value());
+        let newest = self.done.range(..=counted).next_back().or_else(|| self.done.first_key_value());
         newest.map_or(Moment::new(Duration::ZERO), |(_, &sent)| sent)
     }
 }
@@ -198,22 +213,37 @@ mod tests {
     fn a_grant_is_counted_from_the_newest_beat_that_it_names() {
         let mut beats = Beats::new(at(100));
         assert_eq!(beats.before_grant(0), at(100));
-        assert_eq!((beats.next(at(200)), beats.next(at(300))), (1, 2));
-        for (acted_on, sent) in [(0, 100), (1, 200), (2, 300), (9, 300), (-1, 100)] {
-            assert_eq!(beats.before_grant(acted_on), at(sent), "{acted_on}");
+        for (n, sent) in [(1, 200), (2, 300)] {
+            assert_eq!(beats.next(), n);
+            beats.raised(n, at(sent));
+        }
+        for (counted, sent) in [(0, 100), (1, 200), (2, 300), (9, 300), (-1, 100)] {
+            assert_eq!(beats.before_grant(counted), at(sent), "{counted}");
         }
         for n in 3..BEATS_KEPT as u64 {
-            beats.next(at(n * 100 + 100));
+            beats.raised(beats.next(), at(n * 100 + 100));
         }
         assert_eq!(beats.before_grant(1), at(200), "so many are remembered");
-        beats.next(at(900_000));
+        beats.raised(beats.next(), at(900));
         assert_eq!(beats.before_grant(1), at(100), "and no more");
         let mut beats = Beats::new(at(100));
         for n in 0..52 {
-            beats.next(at(998 + n));
+            beats.raised(beats.next(), at(998 + n));
         }
         assert_eq!(beats.last(), 52);
         assert_eq!(beats.before_grant(52), at(1_049));
         assert_eq!(beats.before_grant(5), at(100), "forgotten beats are replaced by an earlier moment");
+    }
+
+    #[test]
+    fn a_beat_that_somebody_else_was_faster_with_is_not_counted_from() {
+        let mut beats = Beats::new(at(100));
+        beats.raised(1, at(200));
+        assert_eq!(beats.next(), 2);
+        assert_eq!(beats.before_grant(2), at(200), "nobody has said that it was ours");
+        beats.stands(2);
+        assert_eq!((beats.next(), beats.before_grant(2)), (3, at(200)), "it was not");
+        beats.raised(3, at(400));
+        assert_eq!((beats.before_grant(3), beats.before_grant(2)), (at(400), at(200)));
     }
 }

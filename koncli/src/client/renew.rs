@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     CONTROLLER_TIMEOUT, Client, FIELD_MANAGER,
     clock::Moment,
-    decide::{Grant, Renewing, View, grant_to, renewing},
-    error::{Access, CallFailure, Error, LeaseSeen, Problem, Result},
+    decide::{Grant, Raising, Renewing, View, grant_to, not_raised, renewing},
+    error::{Access, CallFailure, CallFailureKind, Error, LeaseSeen, Problem, Result},
     hold::Hold,
     is_held_by,
     watch::{From, Seen, Watch},
@@ -28,6 +28,20 @@ pub struct Renewed {
     pub expires: String,
     /// How often it was renewed.
     pub renewals: i64,
+}
+
+/// How often the counter is raised anew because somebody else was faster. Each time somebody has renewed the hold, so one
+/// who never gets through loses nothing but its own deadline.
+const RAISE_TRIES: u32 = 8;
+
+/// What came of raising a request's counter.
+pub(crate) enum Raised {
+    /// It is raised, by this process. The request is now this.
+    Done(Box<LeaseRequest>),
+    /// It is not: the counter was another, and this is it.
+    Stands(i64),
+    /// It is not: the request is gone.
+    Gone,
 }
 
 /// A hold that is to be renewed.
@@ -89,13 +103,14 @@ impl Client {
         Ok(())
     }
 
-    /// Raises the counter to `counter`, or above what it turns out to be, and waits for the answer.
+    /// Raises the counter to `counter`, or by one from what it turns out to be, and waits for the answer.
     async fn renew_request(&self, task: Task<'_>, counter: i64) -> Result<(Grant, Moment, i64)> {
         let Task { doing, request, before, watch } = task;
         let RequestRef { name, uid, .. } = request;
         let until = Instant::now() + CONTROLLER_TIMEOUT;
         let mut sent = self.clock.now();
         let mut asked = counter;
+        let mut tries = 1;
         let mut seen: Option<Option<Lease>> = None;
         let mut raised = false;
         let mut trouble = None;
@@ -116,18 +131,22 @@ impl Client {
             tokio::select! {
                 biased;
                 done = &mut raising, if !raised => match done {
-                    Ok(_) => raised = true,
-                    Err(failure) if failure.is_object_missing() || failure.is_conflict() => {
+                    Ok(Raised::Done(_)) => raised = true,
+                    Ok(Raised::Gone) => {
                         let how = "its request was deleted".to_owned();
                         return Err(Error::new(doing, Problem::Lost { how }));
                     }
-                    // The counter only rises, and somebody else has raised it further meanwhile.
-                    Err(failure) if failure.status().is_some_and(kube::core::Status::is_invalid) && asked == counter => {
-                        let found = self.call(Access::requests("get"), || self.requests.get(name)).await;
-                        let current = found.map_err(|failure| Error::from_call(doing, failure))?.spec.renewals;
-                        asked = current.max(asked) + 1;
+                    Ok(Raised::Stands(is)) if tries < RAISE_TRIES => {
+                        tries += 1;
+                        asked = is + 1;
                         sent = self.clock.now();
                         raising = Box::pin(self.raise(name, uid, asked));
+                    }
+                    Ok(Raised::Stands(is)) => {
+                        let why = format!(
+                            "others have raised the counter of its request {name} {RAISE_TRIES} times meanwhile, to {is}; let one process renew a hold"
+                        );
+                        return Err(Error::new(doing, Problem::Failed(why)));
                     }
                     Err(failure) => return Err(Error::from_call(doing, failure)),
                 },
@@ -154,12 +173,40 @@ impl Client {
         }
     }
 
-    /// Raises the counter of a request, if it is still the one that is meant.
-    pub(crate) async fn raise(&self, name: &str, uid: &str, counter: i64) -> Result<LeaseRequest, CallFailure> {
-        // With a uid in its body a patch is refused where another request has taken the name.
-        let patch = serde_json::json!({ "metadata": { "uid": uid }, "spec": { "renewals": counter } });
+    /// Raises the counter of a request from `counter - 1` to `counter`, if it is still the request that is meant, and
+    /// still has that counter. So one value is sent with success once: what the controller computes at it is computed after
+    /// this was sent, also where another process renews the same hold.
+    pub(crate) async fn raise(&self, name: &str, uid: &str, counter: i64) -> Result<Raised, CallFailure> {
+        let access = Access::requests("patch");
+        let patch = serde_json::json!([
+            { "op": "test", "path": "/metadata/uid", "value": uid },
+            { "op": "test", "path": "/spec/renewals", "value": counter - 1 },
+            { "op": "replace", "path": "/spec/renewals", "value": counter },
+        ]);
+        let unwritable = |error| CallFailure { access, kind: CallFailureKind::Kube(kube::Error::SerdeError(error)) };
+        let patch = Patch::<()>::Json(serde_json::from_value(patch).map_err(unwritable)?);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Merge(patch);
-        self.call(Access::requests("patch"), || self.requests.patch(name, &params, &patch)).await
+        let mut again = true;
+        loop {
+            let failure = match self.call(access, || self.requests.patch(name, &params, &patch)).await {
+                Ok(request) => return Ok(Raised::Done(Box::new(request))),
+                Err(failure) if failure.is_object_missing() || failure.is_conflict() => return Ok(Raised::Gone),
+                // How every API server answers where a test of a patch fails.
+                Err(failure) if failure.status().is_some_and(kube::core::Status::is_invalid) => failure,
+                Err(failure) => return Err(failure),
+            };
+            let found = match self.call(Access::requests("get"), || self.requests.get(name)).await {
+                Ok(found) => found,
+                Err(missing) if missing.is_object_missing() => return Ok(Raised::Gone),
+                Err(failure) => return Err(failure),
+            };
+            match not_raised(uid, counter, &found) {
+                Raising::Gone => return Ok(Raised::Gone),
+                // Refused twice for another reason: it is that.
+                Raising::Again if std::mem::replace(&mut again, false) => {}
+                Raising::Again => return Err(failure),
+                Raising::Stands(is) => return Ok(Raised::Stands(is)),
+            }
+        }
     }
 }

@@ -31,7 +31,12 @@ pub(super) fn run(out: Output, args: &VerifyArgs) -> Result<()> {
     }
     let sources: Vec<Source> = parts.iter().map(|(source, _)| *source).collect();
     let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    let options = Options { lag: ms(args.lag), tolerance: ms(args.tolerance), order: !args.any_order };
+    let options = Options {
+        lag: ms(args.lag),
+        tolerance: ms(args.tolerance),
+        max_clock_skew: ms(args.max_clock_skew),
+        order: !args.any_order,
+    };
     let report = check(&join(parts), &options);
     match out.format {
         Format::Json | Format::Yaml => out.structured(&json!({

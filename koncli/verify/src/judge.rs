@@ -24,13 +24,16 @@ pub struct Options {
     /// By how much the clock of who recorded it and the controller's may disagree about how long something took, in
     /// milliseconds, the way of a write and of its event included.
     pub tolerance: i64,
+    /// By how much the clocks of two replicas may differ, in milliseconds: what the controllers are told with the flag of
+    /// this name. Zero where one machine has written everything.
+    pub max_clock_skew: i64,
     /// Whether equals are to be served in the order of arrival where the built-in policy decides.
     pub order: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lag: 10_000, tolerance: 2_000, order: true }
+        Self { lag: 10_000, tolerance: 2_000, max_clock_skew: 1_000, order: true }
     }
 }
 
@@ -479,12 +482,21 @@ impl<'o> Judge<'o> {
             let what = format!("the history tells of the end of a hold that stands: {past:?}");
             found.push((Rule::FalseEnding, what, last.clone()));
         }
-        if past.holder != hold.holding.holder || parse_timestamp(&past.acquired) != Some(hold.holding.acquired) {
+        // Who was evicted by a patch that clears the holder, and has withdrawn: a controller that did not see the hold knows
+        // the request's name.
+        let nameless = past.how == HoldEnd::ForceReleased && past.holder == past.request_name;
+        if (past.holder != hold.holding.holder && !nameless)
+            || parse_timestamp(&past.acquired) != Some(hold.holding.acquired)
+        {
             found.push((Rule::FalseEnding, format!("the history tells {past:?} of {:?}", hold.holding), last.clone()));
         }
         match (past.how, parse_timestamp(&past.ended)) {
             (_, None) => found.push((Rule::FalseEnding, format!("no time: {past:?}"), None)),
-            (HoldEnd::Expired, Some(ended)) if ended < hold.holding.expires => {
+            // The expiry may be by the clock of the replica that granted or renewed, the end by that of another. Nothing
+            // that is stored says which replica has written.
+            (HoldEnd::Expired, Some(ended))
+                if hold.holding.expires.saturating_sub(ended) > self.options.max_clock_skew =>
+            {
                 let what = format!("expired {} ms early: {past:?}", hold.holding.expires - ended);
                 found.push((Rule::EarlyExpiry, what, last));
             }

@@ -55,13 +55,24 @@ impl Story {
         self.lease(Change::Updated, status)
     }
 
+    #[track_caller]
     fn allowed(&self) -> Vec<Hold> {
-        check(&self.0, &Options::default()).allowed().unwrap_or_else(|violations| panic!("{violations}"))
+        self.allowed_with(&Options::default())
+    }
+
+    #[track_caller]
+    fn allowed_with(&self, options: &Options) -> Vec<Hold> {
+        check(&self.0, options).allowed().unwrap_or_else(|violations| panic!("{violations}"))
     }
 
     #[track_caller]
     fn refused(&self, because: &str) {
-        let violations = check(&self.0, &Options::default()).allowed().expect_err(because);
+        self.refused_with(&Options::default(), because);
+    }
+
+    #[track_caller]
+    fn refused_with(&self, options: &Options, because: &str) {
+        let violations = check(&self.0, options).allowed().expect_err(because);
         assert!(violations.0.iter().any(|v| v.what.contains(because)), "not because {because}: {violations}");
     }
 }
@@ -188,15 +199,42 @@ fn an_overlap_is_refused() {
         .refused("before 1790000010000, the end of the last");
 }
 
+/// The clocks of the replicas differ by so many seconds at most.
+fn skew(seconds: i64) -> Options {
+    Options { max_clock_skew: seconds * 1_000, ..Options::default() }
+}
+
 #[test]
 fn an_early_expiry_is_refused() {
-    a_holds()
-        .asks("u2", "b")
-        .is(after(held("b", "u2", 9, 9, 19), "a", 7, 9, "Expired"))
-        .refused("expired 1000 ms early");
-    let mut expired = free(7);
-    expired["phase"] = json!("Expired");
-    a_holds().is(after(expired, "a", 7, 9, "Expired")).refused("expired 1000 ms early");
+    let next = |ended| a_holds().asks("u2", "b").is(after(held("b", "u2", 9, ended, 19), "a", 7, ended, "Expired"));
+    let nobody = |ended| {
+        let mut expired = free(7);
+        expired["phase"] = json!("Expired");
+        a_holds().is(after(expired, "a", 7, ended, "Expired"))
+    };
+    for early in [next(8), nobody(8)] {
+        early.refused("expired 2000 ms early");
+        early.refused_with(&skew(0), "expired 2000 ms early");
+        early.allowed_with(&skew(2));
+    }
+    // The replica that ended it may have a clock that is behind that of the one that granted it.
+    for within in [next(9), nobody(9)] {
+        within.allowed();
+        within.refused_with(&skew(0), "expired 1000 ms early");
+    }
+}
+
+#[test]
+fn a_hold_that_ends_in_the_moment_it_began_has_the_time_of_another_clock() {
+    let released = |acquired, ended| {
+        let of_b = after(held("b", "u2", 9, acquired, 19), "a", 7, ended, "Released");
+        a_holds().asks("u2", "b").leaves("u1", "a").is(of_b)
+    };
+    released(-1, 0).allowed();
+    released(-1, 0).refused_with(&skew(0), "the end of the last");
+    released(-2, 0).refused("the end of the last");
+    // This end was read from the clock that begins the next hold, and one clock does not differ from itself.
+    released(4, 5).refused_with(&skew(60), "the end of the last");
 }
 
 #[test]
@@ -291,7 +329,7 @@ impl Story {
     }
 
     fn report(&self) -> Report {
-        check(&self.0, &Options { lag: 2_000, tolerance: 500, order: true })
+        check(&self.0, &Options { lag: 2_000, tolerance: 500, order: true, ..Options::default() })
     }
 
     #[track_caller]

@@ -229,6 +229,7 @@ impl ClientActor {
         };
         let mut steps = if self.plan.busy { self.chance.u32(0..3) } else { self.chance.u32(1..12) };
         let renews = self.chance.u8(0..4) != 0;
+        let mut beside = JoinSet::new();
         loop {
             if self.plan.mutant == Some(Mutant::BelievesItsRequest) {
                 match self.told_granted(&hold.request.name).await {
@@ -269,6 +270,16 @@ impl ClientActor {
             sleep(ttl.mul_f64(self.chance.f64() / 3.0).min(left)).await;
             if renews && left < ttl.mul_f64(0.8) && self.plan.mutant != Some(Mutant::BelievesItsRequest) {
                 scene.operation(&who, format!("renews {lease}"));
+                // A script beside it renews the same hold, now and then at the same moment.
+                if self.chance.u8(0..4) == 0 {
+                    let (script, holder, lease) = (self.client.clone(), hold.holder.clone(), lease.clone());
+                    let pause = Duration::from_millis(self.chance.u64(0..40));
+                    scene.operation(&who, format!("has a script renew {lease} too"));
+                    beside.spawn(async move {
+                        sleep(pause).await;
+                        let _ = script.renew(&lease, &holder).await;
+                    });
+                }
                 match self.client.renew_hold(&mut hold).await {
                     Ok(()) => {
                         deadline = self.deadline(&hold);

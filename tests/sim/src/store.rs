@@ -276,10 +276,11 @@ impl Store {
         Ok(self.update(kind, key, &old, new))
     }
 
-    /// Merges a patch into an object, or into its status alone. `now` is in seconds since the epoch.
+    /// Merges a patch into an object, or into its status alone; a list is a JSON patch of tests and replacements. `now` is
+    /// in seconds since the epoch.
     ///
     /// # Errors
-    /// 404, 409, or 422 for a change of what cannot be changed.
+    /// 404, 409, or 422 for a change of what cannot be changed and for a test that fails.
     pub fn patch(
         &mut self,
         kind: Kind,
@@ -294,6 +295,14 @@ impl Store {
         if status {
             merge(&mut new["status"], &patch["status"]);
             return Ok(self.update(kind, key, &old, new));
+        }
+        for step in patch.as_array().into_iter().flatten() {
+            let (op, path) = (step["op"].as_str().unwrap_or_default(), step["path"].as_str().unwrap_or_default());
+            match (op, new.pointer_mut(path)) {
+                ("test", Some(is)) if *is == step["value"] => {}
+                ("replace", Some(is)) => is.clone_from(&step["value"]),
+                _ => return Err(Refusal::invalid(kind, &key.1, &format!("the patch cannot be applied: {step}"))),
+            }
         }
         for part in ["spec", "data", "series"] {
             if let Some(patch) = patch.get(part) {
@@ -471,9 +480,25 @@ mod tests {
             (&raised["spec"]["renewals"], &raised["metadata"]["generation"], &raised["spec"]["holder"]),
             (&json!(2), &json!(2), &json!("a"))
         );
+        let on = |from: i64, uid: &str| {
+            json!([
+                { "op": "test", "path": "/metadata/uid", "value": uid },
+                { "op": "test", "path": "/spec/renewals", "value": from },
+                { "op": "replace", "path": "/spec/renewals", "value": from + 1 },
+            ])
+        };
+        for (from, uid) in [(1, "uid-0002"), (2, "other")] {
+            assert_eq!(
+                code(store.patch(Kind::Request, &name, &on(from, uid), false, 8)),
+                (422, "Invalid".to_owned()),
+                "a test fails"
+            );
+        }
+        let raised = store.patch(Kind::Request, &name, &on(2, "uid-0002"), false, 8).expect("raised");
+        assert_eq!((&raised["spec"]["renewals"], &raised["metadata"]["generation"]), (&json!(3), &json!(3)));
         let told = json!({ "status": { "phase": "Pending" }, "spec": { "renewals": 9 } });
         let told = store.patch(Kind::Request, &name, &told, true, 8).expect("told");
-        assert_eq!(told["spec"]["renewals"], 2, "a status write leaves the spec alone");
+        assert_eq!(told["spec"]["renewals"], 3, "a status write leaves the spec alone");
 
         let other = json!({ "preconditions": { "uid": "other" } });
         assert_eq!(code(store.delete(Kind::Request, &name, &other)), (409, "Conflict".to_owned()));
@@ -481,7 +506,7 @@ mod tests {
         let last = store.changes().last().expect("changes");
         assert_eq!(
             (last.did, last.version, last.object["metadata"]["resourceVersion"].as_str()),
-            (Did::Deleted, 106, Some("106"))
+            (Did::Deleted, 107, Some("107"))
         );
     }
 

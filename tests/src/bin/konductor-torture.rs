@@ -36,9 +36,21 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mutant = match std::env::var("MUTANT").ok().filter(|name| !name.is_empty()).map(|name| name.parse()) {
+        None => None,
+        Some(Ok(mutant)) => Some(mutant),
+        Some(Err(problem)) => {
+            let problem: String = problem;
+            eprintln!("{problem}");
+            return ExitCode::from(2);
+        }
+    };
     println!("torture: seed {seed}, {minutes} min; SEED={seed} gives the same faults in the same order");
     let plane = ControlPlane::installed().await;
     let mut torture = Torture::new(&plane, seed, WORKERS).await;
+    if let Some(mutant) = mutant {
+        torture.breaks(mutant).await;
+    }
     let until = Instant::now() + Duration::from_secs(60 * minutes);
     while Instant::now() < until {
         let fault = torture.any();

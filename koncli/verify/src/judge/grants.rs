@@ -134,8 +134,10 @@ impl Judge<'_> {
             }
             Some((past, _)) => {
                 let ended = parse_timestamp(&past.ended);
-                // In one write there is one clock; in two there may be two.
-                if let Some(ended) = ended.filter(|&ended| at_once && ended > new.acquired) {
+                // In one write there is one clock; in two there may be two. Only a hold that ends in the moment in which
+                // it began has the time of that: by a clock which may have been ahead of the one that ends it.
+                let skew = if ended == Some(old.acquired) { self.options.max_clock_skew } else { 0 };
+                if let Some(ended) = ended.filter(|&ended| at_once && ended.saturating_sub(new.acquired) > skew) {
                     let what = format!("a hold begins at {}, before {ended}, the end of the last", new.acquired);
                     found.push((Rule::Overlap, what, last.clone()));
                 }
