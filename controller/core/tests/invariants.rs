@@ -21,7 +21,7 @@ impl Step {
     }
 
     /// The hold that was, to be changed.
-    fn old(&mut self) -> &mut Hold {
+    fn was(&mut self) -> &mut Hold {
         match &mut self.before.record.state {
             State::Held(hold) | State::Evicted(hold) => hold,
             State::Available | State::Expired(_) => panic!("nobody held"),
@@ -29,7 +29,7 @@ impl Step {
     }
 
     /// The hold that would be, to be changed.
-    fn new(&mut self) -> &mut Hold {
+    fn becomes(&mut self) -> &mut Hold {
         match &mut self.next.state {
             State::Held(hold) => hold,
             State::Available | State::Expired(_) | State::Evicted(_) => panic!("nobody would hold"),
@@ -127,12 +127,12 @@ fn stay() -> Step {
 
 /// The same, and it is renewed until 3000.
 fn renewal() -> Step {
-    stay().with(|s| (s.new().expires, s.new().renewals) = (Time(3_000), 1))
+    stay().with(|s| (s.becomes().expires, s.becomes().renewals) = (Time(3_000), 1))
 }
 
 /// The same, while it is asked to leave for u2.
 fn renewal_in_a_hand_over() -> Step {
-    renewal().with(|s| s.old().preemption = Some(hand_over(false, 1_500)))
+    renewal().with(|s| s.was().preemption = Some(hand_over(false, 1_500)))
 }
 
 /// The same hold has ended, because its request is gone.
@@ -158,7 +158,7 @@ fn take_over() -> Step {
 /// The hold was taken away by a person.
 fn eviction() -> Step {
     release().with(|s| {
-        s.before.record.state = State::Evicted(s.old().clone());
+        s.before.record.state = State::Evicted(s.was().clone());
         s.before.remaining = None;
         s.next.history[0].how = Ending::ForceReleased;
     })
@@ -193,7 +193,7 @@ fn a_token_that_does_not_rise_with_a_grant_is_found() {
         ("another's grant with a new one", take_over(), &[]),
         (
             "another's grant with the same",
-            take_over().with(|s| (s.next.token, s.new().acquired) = (50, Time(100))),
+            take_over().with(|s| (s.next.token, s.becomes().acquired) = (50, Time(100))),
             &["a grant has token 50 after 50 at resourceVersion 60"],
         ),
         (
@@ -210,13 +210,13 @@ fn a_hold_that_lacks_something_is_found() {
     const LACKS: &[&str] = &["a hold without holder, request or token"];
     let nobody = |s: &mut Step| {
         s.before.requests[0].holder.clear();
-        s.old().holder.clear();
-        s.new().holder.clear();
+        s.was().holder.clear();
+        s.becomes().holder.clear();
     };
     let nothing = |s: &mut Step| {
         s.before.requests[0].id.uid.clear();
-        s.old().request.uid.clear();
-        s.new().request.uid.clear();
+        s.was().request.uid.clear();
+        s.becomes().request.uid.clear();
     };
     finds([
         ("no holder", stay().with(nobody), LACKS),
@@ -224,7 +224,7 @@ fn a_hold_that_lacks_something_is_found() {
         ("no token", stay().with(|s| (s.before.record.token, s.next.token) = (0, 0)), LACKS),
         (
             "no length",
-            stay().with(|s| (s.old().expires, s.new().expires) = (Time(100), Time(100))),
+            stay().with(|s| (s.was().expires, s.becomes().expires) = (Time(100), Time(100))),
             &["a hold that expires before it begins"],
         ),
         (
@@ -287,7 +287,7 @@ fn a_grant_to_a_request_that_does_not_wait_is_found() {
             "one that holds, anew",
             stay().with(|s| {
                 s.before.requests[0].answered = None;
-                s.new().acquired = Time(1_000);
+                s.becomes().acquired = Time(1_000);
                 s.next.token = 60;
             }),
             &["a request is granted twice"],
@@ -306,7 +306,7 @@ fn an_end_without_a_reason_is_found() {
     let stands = || take_over().with(|s| s.before.remaining = Some(Millis(1)));
     let leaving = |force, deadline| {
         stands().with(|s| {
-            s.old().preemption = Some(hand_over(force, deadline));
+            s.was().preemption = Some(hand_over(force, deadline));
             s.next.history[0].how = Ending::Preempted;
         })
     };
@@ -323,7 +323,7 @@ fn an_end_without_a_reason_is_found() {
             "its holder has a newer request",
             stands().with(|s| {
                 s.before.requests[1].holder = "a".to_owned();
-                s.new().holder = "a".to_owned();
+                s.becomes().holder = "a".to_owned();
                 s.next.history[0].how = Ending::Superseded;
             }),
             &[],
@@ -342,7 +342,11 @@ fn a_hold_that_outlasts_its_time_is_found() {
         ("renewed up to the limit", most(renewal(), 2_900), &[]),
         ("renewed beyond it", most(renewal(), 2_899), &["a hold was renewed beyond --max-hold"]),
         ("a limit that came later", most(stay(), 1_000), &[]),
-        ("less than was told", stay().with(|s| s.new().expires = Time(1_999)), &["the expiry of a hold was lowered"]),
+        (
+            "less than was told",
+            stay().with(|s| s.becomes().expires = Time(1_999)),
+            &["the expiry of a hold was lowered"],
+        ),
         ("less than another was told", take_over(), &[]),
     ]);
 }
@@ -361,7 +365,7 @@ fn a_renewal_without_a_request_or_in_a_hand_over_is_found() {
         ("its request is gone", gone(renewal()), WITHOUT),
         ("its request names somebody else", renewal().with(|s| s.before.requests[0].holder = "z".into()), WITHOUT),
         ("its request is gone, and it stands", gone(stay()), &[]),
-        ("its request is gone, and another holds", gone(take_over()).with(|s| s.old().renewals = 2), &[]),
+        ("its request is gone, and another holds", gone(take_over()).with(|s| s.was().renewals = 2), &[]),
         ("the preemptor waits", renewal_in_a_hand_over(), LEAVING),
         ("it waits, now or never", preemptor(|r| (r.timeout, r.untouched) = (Some(Millis(0)), Millis(5))), LEAVING),
         ("it waits, in time", preemptor(|r| (r.timeout, r.untouched) = (Some(Millis(9)), Millis(5))), LEAVING),
