@@ -50,7 +50,7 @@ async fn a_grant_counts_from_before_it_was_asked_for_and_is_no_hold_when_that_is
         let (client, hands) = client();
         let want = Acquire::new("x", "me");
         hands.0.store(1_000, Ordering::SeqCst);
-        let mut attempt = attempt(&client, &want);
+        let attempt = attempt(&client, &want);
         // A beat that the grant does not name changes nothing.
         hands.0.store(seen_at, Ordering::SeqCst);
         drop(attempt.beat());
