@@ -340,8 +340,8 @@ fn is_excused(history: &History, violation: &Violation) -> bool {
     }
     let of_lease = |event: &&Event| event.namespace == violation.namespace && event.name == violation.lease;
     let until = |revision: i64| history.events.iter().filter(move |event| event.revision <= revision);
-    let made = until(violation.revision).filter(of_lease).filter(|event| event.change == Written::Created).next_back();
-    let granted = until(violation.revision).filter(of_lease).next_back().and_then(|event| match &event.object {
+    let made = until(violation.revision).filter(of_lease).rfind(|event| event.change == Written::Created);
+    let granted = until(violation.revision).rfind(of_lease).and_then(|event| match &event.object {
         Stored::Lease(lease) => lease.status.as_ref()?.request.as_ref().map(|request| request.uid.clone()),
         Stored::Request(_) => None,
     });
