@@ -517,7 +517,7 @@ pub(crate) fn mark(config: &Config, state: &mut State, i: usize, n: usize) {
     }
 }
 
-/// `Queue::push_soonest`: the mark did not get there; another look finds that out.
+/// `Queue::push_after`: the mark did not get there; another look finds that out.
 fn unmarked(config: &Config, ctrl: &mut Ctrl, request: u8) {
     ctrl.sent[usize::from(request)] = Said::Nothing;
     if config.wakes {

@@ -340,16 +340,16 @@ fn is_excused(history: &History, violation: &Violation) -> bool {
     }
     let of_lease = |event: &&Event| event.namespace == violation.namespace && event.name == violation.lease;
     let until = |revision: i64| history.events.iter().filter(move |event| event.revision <= revision);
-    let made = until(violation.revision).filter(of_lease).filter(|event| event.change == Written::Created).last();
-    let granted = until(violation.revision).filter(of_lease).last().and_then(|event| match &event.object {
+    let made = until(violation.revision).filter(of_lease).rfind(|event| event.change == Written::Created);
+    let granted = until(violation.revision).rfind(of_lease).and_then(|event| match &event.object {
         Stored::Lease(lease) => lease.status.as_ref()?.request.as_ref().map(|request| request.uid.clone()),
         Stored::Request(_) => None,
     });
     let (Some(made), Some(granted), Some(before)) = (made, granted, &violation.before) else { return false };
-    let told = until(made.revision).filter_map(|event| match &event.object {
+    let mut told = until(made.revision).filter_map(|event| match &event.object {
         Stored::Request(request) if request.metadata.uid.as_ref() == Some(&granted) => Some(request.status.as_ref()),
         _ => None,
     });
-    let told = told.last().flatten().and_then(|status| status.phase);
+    let told = told.next_back().flatten().and_then(|status| status.phase);
     before.revision < made.revision && matches!(told, None | Some(RequestPhase::Pending))
 }
