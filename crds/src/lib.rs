@@ -29,6 +29,9 @@ pub const POLICY_MODULE_KEY: &str = "policy.wasm";
 pub const POLICY_MODULE_GZIP_KEY: &str = "policy.wasm.gz";
 /// The annotation of a Namespace that says which policy a Lease means that names none.
 pub const DEFAULT_POLICY_ANNOTATION: &str = "konductor.io/default-policy";
+/// The annotations of a Lease that say what was completed once: this prefix and a key. The value is JSON for people:
+/// `{"at": …, "holder": …, "token": …}`. Users of the lease write it, not the controller.
+pub const ONCE_ANNOTATION_PREFIX: &str = "once.konductor.io/";
 /// The name of the built-in policy.
 pub const DEFAULT_POLICY: &str = "default";
 

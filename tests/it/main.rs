@@ -19,6 +19,8 @@ mod policy_runtime;
 mod policy_upload;
 mod readme;
 mod rights;
+mod run;
+mod run_once;
 mod smoke;
 mod storm;
 mod torture;
