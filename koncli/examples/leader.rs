@@ -28,7 +28,9 @@ async fn main() -> Result<()> {
         // Only now, when nothing of the work is left: another may begin at once.
         match led.and(guard.release().await) {
             Ok(()) => println!("{holder} has handed over"),
-            Err(error) if matches!(error.problem(), Problem::Lost { .. }) => println!("{holder} leads no more: {error}"),
+            Err(error) if matches!(error.problem(), Problem::Lost { .. }) => {
+                println!("{holder} leads no more: {error}")
+            }
             Err(error) => return Err(error),
         }
     }

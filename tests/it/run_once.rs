@@ -131,20 +131,33 @@ async fn a_command_can_use_its_terminal() {
     let user = team.user(&["konductor-lease-user"]).await;
     team.create_lease("db", "1m").await;
     let typed = |keys: &str, command: &str| {
-        // Typed when it is asked for.
-        let keys = format!("(until [ -e asks ]; do sleep 0.05; done; printf '{keys}'; until [ -e ended ]; do sleep 0.05; done)");
-        let script = format!("rm -f asks ended; {keys} | script -qec '{command}' /dev/null; code=$?; touch ended; exit $code");
-        user.script("host", &script).stand_in("child", "echo blocked: $(grep SigBlk /proc/self/status)\ntouch asks\nread x\necho \"got $x\"\ntrap 'echo interrupted; exit 9' INT\ntouch asks2\nread y").run()
+        let wait = "until_there() { until [ -e $1 ]; do sleep 0.05; done; }; rm -f keys reads reads-again; mkfifo keys; exec 9<>keys";
+        let script = format!("{wait}; ({keys}) >&9 & script -qec '{command}' /dev/null <&9");
+        let child = "grep SigBlk /proc/self/status; touch reads; read x; echo \"got $x\"\ntrap 'echo interrupted; exit 9' INT; touch reads-again; read y";
+        user.script("host", &script).stand_in("child", child).run()
     };
     // It reads, although it began in the background; afterwards the next one does.
-    let output = typed("one\\ntwo\\n", "koncli lease run db -- child; read z; echo then $z; exit 4");
-    let output = output.await.exits_with(4).prints("got one");
+    let output = typed(
+        "until_there reads; printf 'one\\ntwo\\nthree\\n';",
+        "koncli lease run db -- child; echo code $?; read z; echo then $z; exit 4",
+    );
+    let output = output.await.exits_with(4).prints("got one").prints("code 0").prints("then three");
     assert!(output.stdout.contains("0000000000000000"), "no signal is blocked in the command: {output}");
     // Ctrl-C goes to who has the foreground.
-    let output = typed("one\\n\\003", "koncli lease run db -- child").await;
-    output.exits_with(9).prints("interrupted");
+    let output = typed(
+        "until_there reads; printf 'one\\n'; until_there reads-again; printf '\\003';",
+        "koncli lease run db -- child",
+    );
+    output.await.exits_with(9).prints("interrupted");
     // Ctrl-C before it asks for the terminal reaches koncli, which passes it on.
-    let output = typed("\\003", "koncli lease run db -- sh -c \"touch asks; exec sleep 60\"").await;
-    output.exits_with(130);
+    let output =
+        typed("until_there reads; printf '\\003';", "koncli lease run db -- sh -c \"touch reads; exec sleep 60\"");
+    output.await.exits_with(130);
+    // Ctrl-Z stops both, and a shell with job control continues both.
+    let output = typed(
+        "until_there reads; printf 'one\\n'; until_there reads-again; printf '\\032'; until_there stopped; printf 'two\\n';",
+        "rm -f stopped; bash -c \"set -m; koncli lease run db -- child; echo code \\$?; touch stopped; fg; echo code \\$?\"",
+    );
+    output.await.succeeds().prints("code 1").prints("code 0");
     checker::check(&plane.history(&team).await).unwrap_or_else(|violations| panic!("{violations}"));
 }

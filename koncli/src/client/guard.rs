@@ -206,7 +206,8 @@ impl Guard {
     /// Waits until somebody else is to have the lease. Waits for ever where that does not happen.
     pub async fn asked_back(&self) -> AskedBack {
         let mut standing = self.standing.clone();
-        match standing.wait_for(|standing| standing.asked_back.is_some()).await.ok().and_then(|s| s.asked_back.clone()) {
+        match standing.wait_for(|standing| standing.asked_back.is_some()).await.ok().and_then(|s| s.asked_back.clone())
+        {
             Some(asked) => asked,
             None => std::future::pending().await,
         }
@@ -254,7 +255,8 @@ impl Guard {
     }
 
     fn lost_error(&self, how: String) -> Error {
-        let doing = format!("keep lease \"{}\" in namespace \"{}\" as \"{}\"", self.lease, self.client.namespace, self.holder);
+        let doing =
+            format!("keep lease \"{}\" in namespace \"{}\" as \"{}\"", self.lease, self.client.namespace, self.holder);
         Error::new(doing, Problem::Lost { how })
     }
 }

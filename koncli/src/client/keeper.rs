@@ -47,9 +47,7 @@ impl Keeper {
 
     /// Runs until `stop` is sent or dropped, and gives the hold back.
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Hold {
-        let ttl = self.ttl();
-        let began = self.hold.deadline().before(ttl - margin(ttl));
-        let mut renew_at = began.after(self.interval());
+        let mut renew_at = self.counted_from().after(self.interval());
         let mut watch_at = self.client.now();
         while self.tell.borrow().lost.is_none() {
             let clock = self.client.clock().clone();
@@ -150,17 +148,27 @@ impl Keeper {
         });
     }
 
-    /// A hand-over in this process's time. The controller's times are compared with each other only: as much before the
-    /// hold's expiry as it wrote, so much before our own deadline.
+    /// A hand-over in this process's time. The controller's times are compared with each other only: the hand-over's
+    /// deadline lies so much after the hold's last renewal, which was after we had sent it.
     fn asked_back(&self, asked: &Preemption, expires: &str) -> AskedBack {
+        let (end, ttl) = (self.hold.deadline(), self.ttl());
         let until = match (parse_timestamp(expires), parse_timestamp(&asked.deadline)) {
             (Some(expires), Some(until)) => {
-                let before = u64::try_from(expires.saturating_sub(until)).unwrap_or_default();
-                self.hold.deadline().before(Duration::from_millis(before))
+                let before = Duration::from_millis(u64::try_from(expires.saturating_sub(until)).unwrap_or_default());
+                let span = ttl.saturating_sub(before);
+                // Only what is enforced then needs a margin.
+                let margin = if asked.force { margin(span) } else { Duration::ZERO };
+                self.counted_from().after(span - margin).min(end)
             }
-            _ => self.hold.deadline(),
+            _ => end,
         };
         AskedBack { by: asked.by.clone(), until, force: asked.force, reason: asked.reason.clone() }
+    }
+
+    /// A moment before the controller computed when the hold ends.
+    fn counted_from(&self) -> Moment {
+        let ttl = self.ttl();
+        self.hold.deadline().before(ttl - margin(ttl))
     }
 
     fn renewed(&self) {
@@ -203,7 +211,7 @@ impl Keeper {
 fn classified(error: &Error) -> Renewal {
     match error.problem() {
         Problem::Lost { how } => Renewal::Lost(how.clone()),
-        Problem::Denied { reason } => Renewal::Refused(format!("not renewed: {reason}")),
+        Problem::Denied { reason } => Renewal::Refused(reason.clone()),
         problem => Renewal::Failed(problem.to_string()),
     }
 }

@@ -49,7 +49,8 @@ impl FromStr for Key {
         if names::is_label_value(text) {
             return Ok(Self(text.to_owned()));
         }
-        Err("a key has 1 to 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit".to_owned())
+        Err("a key has 1 to 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit"
+            .to_owned())
     }
 }
 

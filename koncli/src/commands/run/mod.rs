@@ -72,7 +72,8 @@ async fn prepared(global: &Global, out: Output, args: RunArgs) -> Result<Start> 
         return Err(Error::new(format!("use the lease name \"{}\"", wanted.of.name), problem));
     }
     if once.is_some() && on_lost == OnLost::Ignore {
-        let why = "--once and --on-lost ignore exclude each other: who runs on without the lease may not be the only one";
+        let why =
+            "--once and --on-lost ignore exclude each other: who runs on without the lease may not be the only one";
         return Err(Error::new("run the command", Problem::Invalid(why.to_owned())));
     }
     let local = |error: std::io::Error| Error::new("listen to signals", Problem::Local(error.to_string()));

@@ -110,8 +110,10 @@ pub(super) enum Note {
     Ending,
     /// The lease is asked back: the command gets SIGTERM.
     Leaving,
-    /// The command gets SIGKILL: its grace is over, or there was none.
+    /// The command gets SIGKILL: its grace is over.
     Killing,
+    /// The hold will end at once, and the command gets SIGKILL: there is no time for a grace, or it is to have none.
+    KillingNow,
     /// The hold is over: the command gets SIGKILL.
     KillingLost,
     /// The hold is over, and the command runs on.
@@ -318,7 +320,11 @@ impl Plan {
         let left = self.ended.is_some();
         if self.kill_at().is_some_and(|at| at <= now) {
             if self.killed.is_none() {
-                let note = if self.lost { Note::KillingLost } else { Note::Killing };
+                let note = match (self.lost, self.termed) {
+                    (true, _) => Note::KillingLost,
+                    (false, Some(_)) => Note::Killing,
+                    (false, None) => Note::KillingNow,
+                };
                 actions.push(Action::Say(note));
             }
             self.killed = Some(now);

@@ -77,10 +77,8 @@ fn a_hold_that_is_renewed_is_left_alone() {
 #[test]
 fn who_cannot_renew_is_asked_to_end_and_killed_before_the_deadline_and_released_when_all_is_gone() {
     // It ignores SIGTERM; what it forked is gone later.
-    let done = play(
-        RULES,
-        &[(28_320, exited(Exit::Signal(9), false)), (30_500, Event::Gone), (30_600, Event::Released)],
-    );
+    let done =
+        play(RULES, &[(28_320, exited(Exit::Signal(9), false)), (30_500, Event::Gone), (30_600, Event::Released)]);
     let mut expected = timed(18_300, term(Note::Ending));
     expected.extend(timed(28_300, kill(Note::Killing)));
     expected.extend(timed(29_300, signals(&[Signal::KILL])));
@@ -92,10 +90,7 @@ fn who_cannot_renew_is_asked_to_end_and_killed_before_the_deadline_and_released_
 #[test]
 fn who_ends_on_sigterm_was_stopped_whatever_its_status() {
     for once in [false, true] {
-        let done = play(
-            Rules { once, ..RULES },
-            &[(18_900, exited(Exit::Code(0), true)), (19_000, Event::Released)],
-        );
+        let done = play(Rules { once, ..RULES }, &[(18_900, exited(Exit::Code(0), true)), (19_000, Event::Released)]);
         let mut expected = timed(18_300, term(Note::Ending));
         expected.extend([(18_900, Action::Release), (19_000, Action::Exit(LOST))]);
         assert_eq!(done, expected, "nothing is recorded: {once}");
@@ -115,7 +110,7 @@ fn a_hold_that_is_over_means_sigkill_at_once() {
 #[test]
 fn who_wakes_after_the_deadline_kills_before_anything_else() {
     let mut plan = Plan::new(RULES, at(28_500));
-    assert_eq!(plan.on(at(60_000), Event::Tick), kill(Note::Killing), "no SIGTERM, no grace");
+    assert_eq!(plan.on(at(60_000), Event::Tick), kill(Note::KillingNow), "no SIGTERM, no grace");
     assert_eq!(plan.on(at(60_001), exited(Exit::Signal(9), true)), [Action::Release]);
     assert_eq!(plan.on(at(60_002), Event::Released), [Action::Exit(LOST)]);
     // The watchdog has done it.
@@ -144,7 +139,7 @@ fn who_is_asked_to_leave_has_the_time_that_it_is_given() {
     // Without SIGTERM: at the last moment.
     let rules = Rules { on_lost: OnLost::Kill, ..RULES };
     let done = play(rules, &[(5_000, Event::AskedBack { until: at(20_000), force: false })]);
-    assert_eq!(done[..2], timed(20_000, kill(Note::Killing)));
+    assert_eq!(done[..2], timed(20_000, kill(Note::KillingNow)));
     // Nobody asks any more, and nothing had to be done yet.
     let done = play(
         rules,
@@ -231,10 +226,7 @@ fn a_command_that_is_to_run_on_runs_on() {
             (36_100, Event::Released),
         ],
     );
-    assert_eq!(
-        done,
-        [(28_500, Action::Say(Note::RunsOn)), (36_000, Action::Release), (36_100, Action::Exit(3))]
-    );
+    assert_eq!(done, [(28_500, Action::Say(Note::RunsOn)), (36_000, Action::Release), (36_100, Action::Exit(3))]);
 }
 
 #[test]

@@ -64,7 +64,8 @@ impl Signals {
     pub(super) async fn next(&mut self) -> Heard {
         let Self { streams, child, .. } = self;
         let passed_on = futures::future::poll_fn(|context| {
-            let ready = streams.iter_mut().find_map(|(signal, stream)| stream.poll_recv(context).is_ready().then_some(*signal));
+            let ready =
+                streams.iter_mut().find_map(|(signal, stream)| stream.poll_recv(context).is_ready().then_some(*signal));
             ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
         });
         tokio::select! {

@@ -70,10 +70,14 @@ impl Run {
             (OnLost::Ignore, _) => None,
             (_, Ok(watchdog)) => Some(watchdog),
             (_, Err(error)) => {
-                return nothing_ran(guard, FAILED, &format!("cannot start the process that watches over this one: {error}")).await;
+                return nothing_ran(
+                    guard,
+                    FAILED,
+                    &format!("cannot start the process that watches over this one: {error}"),
+                )
+                .await;
             }
         };
-        let terminal = Terminal::open();
         let group = match Group::start(&command, &env) {
             Ok(group) => group,
             Err(error) => {
@@ -84,6 +88,8 @@ impl Run {
                 return nothing_ran(guard, not_started(&error), &format!("cannot run {program}: {error}")).await;
             }
         };
+        // After the command is started, which would inherit the signal that is blocked there.
+        let terminal = Terminal::open();
         let plan = Plan::new(rules, standing.deadline);
         let mut running = Running {
             out,
@@ -244,7 +250,8 @@ fn told(recorded: Result<Completed>) -> bool {
 
 /// Ends without a command having run.
 async fn nothing_ran(guard: Guard, code: u8, why: &str) -> u8 {
-    let error = crate::client::Error::new(format!("run under lease \"{}\"", guard.lease()), Problem::Local(why.to_owned()));
+    let error =
+        crate::client::Error::new(format!("run under lease \"{}\"", guard.lease()), Problem::Local(why.to_owned()));
     report(&error);
     if let Err(error) = guard.release().await {
         report(&error);
