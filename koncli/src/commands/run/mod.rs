@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) async fn run(global: &Global, args: RunArgs) -> u8 {
     let out = Output::new(global);
     match prepared(global, out, args).await {
-        Ok(Start::Run(run)) => run.to_the_end().await,
+        Ok(Start::Run(run)) => run.finish().await,
         Ok(Start::Done(completed)) => {
             let Completed { key, at, holder, .. } = completed;
             let when = if at.is_empty() { String::new() } else { format!(" by {holder} at {at}") };

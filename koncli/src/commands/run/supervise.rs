@@ -55,7 +55,7 @@ struct Running {
 }
 
 impl Run {
-    pub(super) async fn to_the_end(self) -> u8 {
+    pub(super) async fn finish(self) -> u8 {
         let Self { out, client, guard, mut signals, rules, once, command } = self;
         let standing = guard.standing();
         let env = [
