@@ -46,7 +46,7 @@ test: tools ## everything: lint, each crate alone, unit and integration tests, d
 	@$(MAKE) policies
 	$(call say,build)
 	@# With the tests and not before them: so the binaries share what is compiled for the tests.
-	@$(CARGO) build $(LOCKED) --workspace --lib --bins --tests
+	@$(CARGO) build $(LOCKED) --workspace --lib --bins --examples --tests
 	$(call say,$(if $(NEXTEST),unit and integration tests,unit and integration tests (cargo nextest is not installed: cargo test)))
 	@$(call run_tests,--workspace $(if $(NEXTEST),,--lib --bins --tests))
 	$(call say,doctests)
@@ -66,7 +66,7 @@ unit: tools ## unit and property tests only, without a control plane
 
 it: tools ## the tests on real control planes; T=name runs those whose name contains it
 	@tests/control-plane/assets >/dev/null
-	@$(CARGO) build $(LOCKED) --workspace --lib --bins --tests
+	@$(CARGO) build $(LOCKED) --workspace --lib --bins --examples --tests
 	@$(call run_tests,--workspace $(if $(NEXTEST),-E 'package(konductor-tests) and kind(test)',--test it) $(T))
 
 bench: tools ## what a decision, an acquire, a renewal and a hand-over cost, as ratios

@@ -31,6 +31,9 @@ pub const POLICY_MODULE_GZIP_KEY: &str = "policy.wasm.gz";
 pub const DEFAULT_POLICY_ANNOTATION: &str = "konductor.io/default-policy";
 /// The annotation of a LeaseRequest that says who made it, for clusters that have `deploy/admission` applied.
 pub const CREATOR_ANNOTATION: &str = "konductor.io/creator";
+/// The annotations of a Lease that say what was completed once: this prefix and a key. The value is JSON for people:
+/// `{"at": …, "holder": …, "token": …}`. Users of the lease write it, not the controller.
+pub const ONCE_ANNOTATION_PREFIX: &str = "once.konductor.io/";
 /// The name of the built-in policy.
 pub const DEFAULT_POLICY: &str = "default";
 

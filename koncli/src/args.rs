@@ -1,5 +1,6 @@
 //! What was typed: commands, flags and their help, nothing that acts.
 
+mod run;
 mod verify;
 mod workbench;
 
@@ -8,6 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
+pub use run::{OnLost, OnceCommand, RunArgs};
 pub use verify::{RecordArgs, VerifyArgs};
 pub use workbench::{BenchArgs, EvalArgs, InspectArgs, NewArgs, ReplayArgs, SimulateArgs, TestArgs};
 
@@ -94,6 +96,9 @@ pub enum Command {
     },
     /// Write the version
     Version,
+    /// What `lease run` starts beside a command; not for people
+    #[command(name = "__watchdog", hide = true)]
+    Watchdog,
 }
 
 const CODES: &str = "Exit codes:\n  0 done   1 not acquired: held by somebody else, or timed out   2 usage\n  3 not the holder, or lost   4 no such lease   5 API server or controller unreachable\n  6 forbidden   7 denied by policy   130, 143 stopped by SIGINT, SIGTERM";
@@ -110,6 +115,12 @@ pub enum LeaseCommand {
     /// Release a lease, or withdraw the requests that wait for it
     #[command(after_help = format!("It returns when the lease is free or handed on. Releasing what is released already succeeds.\n\nExamples:\n  koncli lease release db-migration\n  koncli lease release db-migration --force    # whoever holds it\n\n{CODES}"))]
     Release(ReleaseArgs),
+    /// Run a command while holding a lease: acquire, renew, stop it in time, release
+    #[command(after_help = run::RUN_HELP)]
+    Run(RunArgs),
+    /// Show or clear what `run --once` has completed
+    #[command(subcommand, arg_required_else_help = true, after_help = run::ONCE_HELP)]
+    Once(OnceCommand),
     /// Show who holds a lease and who waits for it
     Status(NameArgs),
     /// Say who holds a lease and why, who is next, and what somebody would need to win
@@ -354,6 +365,7 @@ mod tests {
             "koncli lease release db-migration --holder pod-a",
             "koncli lease status db-migration",
             "koncli lease acquire my-service-leader --holder pod-a-123 --ttl=30s",
+            "koncli lease run x --wait --once v1 --on-lost kill --grace 3s -- sh -c true",
             "koncli -n prod lease list -A -o json",
             "koncli lease list -n prod --watch",
         ] {
@@ -378,6 +390,11 @@ mod tests {
             ("koncli lease acquire", ErrorKind::MissingRequiredArgument),
             ("koncli lease release x --force --holder y", ErrorKind::ArgumentConflict),
             ("koncli lease create x", ErrorKind::MissingRequiredArgument),
+            ("koncli lease run x", ErrorKind::MissingRequiredArgument),
+            ("koncli lease run x true", ErrorKind::UnknownArgument),
+            ("koncli lease run x --once a/b -- true", ErrorKind::ValueValidation),
+            ("koncli lease run x --on-lost wait -- true", ErrorKind::InvalidValue),
+            ("koncli lease once clear x", ErrorKind::MissingRequiredArgument),
             ("koncli lease create x --ttl 10m --params [1]", ErrorKind::ValueValidation),
         ] {
             let error = parse(line).expect_err(line);

@@ -22,6 +22,8 @@ mod policy_runtime;
 mod policy_upload;
 mod readme;
 mod rights;
+mod run;
+mod run_once;
 mod smoke;
 mod storm;
 mod torture;

@@ -192,6 +192,12 @@ impl Running {
         .await;
     }
 
+    /// What it has written to stdout so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.so_far(Exit { code: 0, signal: None }).stdout
+    }
+
     fn so_far(&self, exit: Exit) -> Output {
         let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
         Output {

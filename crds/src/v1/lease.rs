@@ -24,7 +24,7 @@ use super::Condition;
     status = "LeaseStatus",
     derive = "Default",
     derive = "PartialEq",
-    doc = "A Lease says: one holder at a time, for at most this long. It is acquired, renewed and released through LeaseRequests, most easily with koncli: `koncli lease acquire NAME --holder ME`. Who gets it, who loses it and when is decided by its policy.",
+    doc = "A Lease says: one holder at a time, for at most this long. It is acquired, renewed and released through LeaseRequests, most easily with koncli: `koncli lease acquire NAME --holder ME`. Who gets it, who loses it and when is decided by its policy. Its annotations once.konductor.io/KEY say what was completed once (koncli lease run --once KEY); removing one makes it run again.",
     printcolumn = r#"{"name":"Holder","type":"string","jsonPath":".status.holder","description":"Who holds the lease."}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Available, Held or Expired."}"#,
     printcolumn = r#"{"name":"TTL","type":"string","jsonPath":".spec.ttl","description":"How long a grant lasts unless it is renewed."}"#,

@@ -19,6 +19,18 @@ impl Moment {
         Self(self.0.saturating_add(later))
     }
 
+    /// The moment `earlier` before this one.
+    #[must_use]
+    pub fn before(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(earlier))
+    }
+
+    /// The time from the clock's origin until this moment.
+    #[must_use]
+    pub fn since_origin(self) -> Duration {
+        self.0
+    }
+
     /// How much time is left from `now` until this moment; zero when it has passed.
     #[must_use]
     pub fn left_at(self, now: Self) -> Duration {
@@ -31,6 +43,21 @@ impl Moment {
 pub trait Clock: Send + Sync + 'static {
     /// What the clock shows now.
     fn now(&self) -> Moment;
+}
+
+/// How long to sleep before the clock is read again: tokio's timers stand still while the machine is suspended, so a
+/// moment that passed meanwhile is noticed within this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Sleeps until the clock shows `at`, also across a suspended machine.
+pub async fn sleep_until(clock: &dyn Clock, at: Moment) {
+    loop {
+        let left = at.left_at(clock.now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+    }
 }
 
 /// The machine's own clock: `CLOCK_BOOTTIME` on Linux, which counts time spent in suspend.

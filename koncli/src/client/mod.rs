@@ -26,8 +26,11 @@ mod creator;
 mod decide;
 mod error;
 mod follow;
+mod guard;
 mod hold;
+mod keeper;
 mod names;
+mod once;
 mod owner;
 mod release;
 mod renew;
@@ -48,12 +51,15 @@ use kube::{
 };
 
 pub use acquire::{Acquire, Progress, Wait};
-pub use clock::{Clock, Moment, SystemClock};
+pub use clock::{Clock, Moment, SystemClock, sleep_until};
 pub use connect::{ConnectOptions, Connection, connect};
 pub use error::{Access, CallFailure, CallFailureKind, Error, LeaseSeen, Problem, Result, Stop};
 pub(crate) use follow::{Followed, follow};
+pub use guard::{AskedBack, Guard, Standing};
 pub use hold::Hold;
 pub use names::{Randomness, SystemRandomness, object_name_problem};
+pub(crate) use once::{By, no_room};
+pub use once::{Completed, Key, completed_in};
 pub use owner::{Owner, find_owner};
 pub use release::{Forced, Released};
 pub use renew::Renewed;

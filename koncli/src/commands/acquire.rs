@@ -2,13 +2,14 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use konductor_crds::{LeaseSpec, time::format_duration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use konductor_crds::{Lease, LeaseSpec, time::format_duration};
 use serde::Serialize;
 
 use super::{client_for, holder, signals, waiting::Line};
 use crate::{
     args::AcquireArgs,
-    client::{Acquire, Connection, Hold, Progress, Result, Wait, find_owner},
+    client::{Acquire, Client, Connection, Hold, Progress, Result, Stop, Wait, find_owner},
     output::{Output, lease_name},
 };
 
@@ -33,13 +34,32 @@ struct RequestData<'a> {
 }
 
 pub(super) async fn run(connection: &Connection, out: Output, args: AcquireArgs) -> Result<()> {
-    let holder = holder(args.of.holder)?;
+    let holder = holder(args.of.holder.clone())?;
+    let owner = owner(connection, out).await;
+    let (client, want) = prepare(connection, out, args, holder, owner).await?;
+    let hold = acquire(out, &client, &want, signals::stop(), |_| {}).await?;
+    write(out, &hold)
+}
+
+/// The Pod that the request is to belong to.
+pub(super) async fn owner(connection: &Connection, out: Output) -> Option<OwnerReference> {
     let owner = find_owner(connection, |name| std::env::var(name).ok()).await;
     match &owner.reference {
         Some(pod) => out.detail(format_args!("the request belongs to pod {} ({})", pod.name, owner.why)),
         None => out.detail(format_args!("the request belongs to no Pod: {}", owner.why)),
     }
-    let client = client_for(connection).with_owner(owner.reference);
+    owner.reference
+}
+
+/// What is to be acquired, as it was typed; the lease is there if it was to be created.
+pub(super) async fn prepare(
+    connection: &Connection,
+    out: Output,
+    args: AcquireArgs,
+    holder: String,
+    owner: Option<OwnerReference>,
+) -> Result<(Client, Acquire)> {
+    let client = client_for(connection).with_owner(owner);
     let want = Acquire {
         wait: wait(args.wait, args.timeout),
         ttl: args.ttl,
@@ -52,23 +72,36 @@ pub(super) async fn run(connection: &Connection, out: Output, args: AcquireArgs)
             out.say(format_args!("created lease {} in namespace {}", want.lease, client.namespace()));
         }
     }
+    Ok((client, want))
+}
 
+/// Acquires it, and tells people what they wait for. `seen` is told of every state of the lease until then.
+pub(super) async fn acquire(
+    out: Output,
+    client: &Client,
+    want: &Acquire,
+    stop: impl Future<Output = Stop>,
+    mut seen: impl FnMut(&Lease),
+) -> Result<Hold> {
     let line = RefCell::new(Line::new(out, &want.lease));
     let progress = |progress: Progress<'_>| match progress {
         Progress::Requested { request } => out.detail(format_args!("request {request}")),
-        Progress::Waiting { lease } => line.borrow_mut().lease(lease),
+        Progress::Waiting { lease } => {
+            seen(lease);
+            line.borrow_mut().lease(lease);
+        }
         Progress::Outage { why } => out.say(format_args!("the API server cannot be reached, trying again: {why}")),
         Progress::Recovered => out.say("the API server can be reached again"),
         Progress::Lapsed => out.say("the request lapsed while it could not be kept alive; made a new one"),
     };
-    let acquiring = client.acquire_until(&want, signals::stop(), progress);
+    let acquiring = client.acquire_until(want, stop, progress);
     let acquired = tokio::select! {
         biased;
         acquired = acquiring => acquired,
-        never = super::waiting::keep_current(&line, &client, &want.holder) => match never {},
+        never = super::waiting::keep_current(&line, client, &want.holder) => match never {},
     };
     line.borrow().clear();
-    acquired.and_then(|hold| write(out, &hold))
+    acquired
 }
 
 fn wait(wait: bool, timeout: Option<Duration>) -> Wait {

@@ -6,10 +6,12 @@ mod delete;
 mod explain;
 mod history;
 mod list;
+mod once;
 mod policy;
 mod record;
 mod release;
 mod renew;
+mod run;
 mod signals;
 mod status;
 mod verify;
@@ -20,7 +22,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 
 use crate::{
-    args::{Cli, Command, Format, Global, LeaseCommand, PolicyCommand},
+    args::{Cli, Command, Format, Global, LeaseCommand, OnceCommand, PolicyCommand},
     client::{Client, ConnectOptions, Connection, Error, Problem, Result, connect, object_name_problem},
     output::{Output, report},
 };
@@ -28,6 +30,11 @@ use crate::{
 /// Runs a command and returns the exit code of the process.
 pub async fn run(cli: Cli) -> u8 {
     let Cli { global, command } = cli;
+    // Its exit codes are the command's own, and others.
+    let command = match command {
+        Command::Lease(LeaseCommand::Run(args)) => return run::run(&global, args).await,
+        other => other,
+    };
     match dispatch(&global, command).await {
         Ok(()) => 0,
         Err(error) => {
@@ -42,6 +49,10 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
     match command {
         Command::Version => version(out),
         Command::Completion { shell } => completion(shell),
+        Command::Watchdog => {
+            run::watch();
+            Ok(())
+        }
         Command::Lease(LeaseCommand::Verify(args)) => verify::run(out, &args),
         Command::Lease(command) => {
             if let LeaseCommand::Record(args) = &command {
@@ -55,6 +66,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
                 LeaseCommand::Acquire(args) => acquire::run(&connection, out, args).await,
                 LeaseCommand::Renew(args) => renew::run(&connection, out, args).await,
                 LeaseCommand::Release(args) => release::run(&connection, out, args).await,
+                LeaseCommand::Once(command) => once::run(&connection, out, command).await,
                 LeaseCommand::Status(args) => status::run(&connection, out, &args.name).await,
                 LeaseCommand::Explain(args) => explain::run(&connection, out, &args).await,
                 LeaseCommand::List(args) => list::run(&connection, out, &args).await,
@@ -62,8 +74,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
                 LeaseCommand::Delete(args) => delete::run(&connection, out, &args.name).await,
                 LeaseCommand::History(args) => history::run(&connection, out, &args.name).await,
                 LeaseCommand::Record(args) => record::run(&connection, out, &args).await,
-                // Above: it needs no cluster.
+                // Above: they need no cluster, or have exit codes of their own.
                 LeaseCommand::Verify(args) => verify::run(out, &args),
+                LeaseCommand::Run(_) => Ok(()),
             }
         }
         Command::Policy(command) => {
@@ -83,6 +96,8 @@ fn lease_name_of(command: &LeaseCommand) -> Option<&str> {
         LeaseCommand::Status(args) | LeaseCommand::Delete(args) | LeaseCommand::History(args) => Some(&args.name),
         LeaseCommand::Create(args) => Some(&args.name),
         LeaseCommand::Explain(args) => Some(&args.name),
+        LeaseCommand::Run(args) => Some(&args.acquire.of.name),
+        LeaseCommand::Once(OnceCommand::List { name } | OnceCommand::Clear { name, .. }) => Some(name),
         LeaseCommand::List(_) | LeaseCommand::Record(_) | LeaseCommand::Verify(_) => None,
     }
 }
@@ -115,12 +130,17 @@ fn client_for(connection: &Connection) -> Client {
 
 /// Who acts: as typed, else the Pod's or host's name.
 fn holder(typed: Option<String>) -> Result<String> {
+    valid_holder(typed.unwrap_or_else(host))
+}
+
+/// The name of the Pod or of the host.
+fn host() -> String {
+    let named = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
+fn valid_holder(holder: String) -> Result<String> {
     const DOING: &str = "name the holder";
-    let named = typed.or_else(|| std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()));
-    let holder = match named {
-        Some(holder) => holder,
-        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    };
     match konductor_crds::v1::validate_holder(&holder) {
         Ok(()) => Ok(holder),
         Err(invalid) => Err(Error::new(

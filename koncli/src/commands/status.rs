@@ -5,7 +5,7 @@ use konductor_crds::{Lease, LeaseRequest, v1::LeasePhase};
 use super::client_for;
 use crate::{
     args::Format,
-    client::{Connection, Result},
+    client::{Completed, Connection, Result, completed_in},
     output::{Output, lease_name, relative, wall_clock_ms},
     text::span,
 };
@@ -70,6 +70,10 @@ fn view(lease: &Lease, queue: Option<&[LeaseRequest]>, now_ms: i64) -> String {
         let reason = preemption.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
         lines
             .add("Preemption", Some(format!("by {} until {}{force}{reason}", preemption.by, at(&preemption.deadline))));
+    }
+    for Completed { key, at, holder, .. } in completed_in(lease) {
+        let by = if at.is_empty() { String::new() } else { format!(" at {at} by {holder}") };
+        lines.add("Completed", Some(format!("{key}{by}")));
     }
     for condition in &status.conditions {
         // Held=False only says once more that it is free.
