@@ -7,6 +7,7 @@ mod architecture;
 mod control_plane;
 mod crash;
 mod expiry;
+mod guard;
 mod hostile;
 mod input;
 mod koncli;
