@@ -10,6 +10,7 @@ mod control_plane;
 mod crash;
 mod expiry;
 mod explain;
+mod guard;
 mod hostile;
 mod input;
 mod koncli;
