@@ -14,6 +14,7 @@ mod koncli;
 mod lease_api;
 mod lifecycle;
 mod manifests;
+mod monitoring;
 mod pods;
 mod policy;
 mod policy_runtime;
