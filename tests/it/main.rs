@@ -5,6 +5,7 @@
 
 mod admission;
 mod architecture;
+mod chart;
 mod control_plane;
 mod crash;
 mod expiry;

@@ -55,10 +55,11 @@ fn names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names of the series in a scrape.
+/// The names of the series in a scrape, and of their families.
 fn scraped(metrics: &Metrics) -> BTreeSet<String> {
-    let lines = metrics.text().lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+    let lines = metrics.text().lines().filter(|line| !line.starts_with("# HELP"));
+    let names = lines.map(|line| line.trim_start_matches("# TYPE "));
+    names.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
 }
 
 /// Leases in every state, and one of everything that can become of a request.
@@ -237,7 +238,7 @@ fn every_alert_is_tested_and_says_what_to_do() {
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: severity {severity:?}");
         for annotation in ["summary", "description", "runbook"] {
             let text = alert["annotations"][annotation].as_str().unwrap_or_default();
-            assert!(text.len() > 20 && text.ends_with('.'), "{name}: {annotation} {text:?}");
+            assert!(text.len() > 15 && text.ends_with('.'), "{name}: {annotation} {text:?}");
         }
         assert!(readme.contains(&format!("| `{name}` | {severity} |")), "{name} ({severity}) is not in the README");
     }
@@ -279,7 +280,7 @@ async fn an_outcome_is_one_line_with_the_id_of_its_decision() {
     let settled = team.create_lease("demo", "1s").await;
     let settled = team.lease_is("demo", "looked at", |l| l.condition("Ready").is_some() && *l != settled).await;
     let before: i64 = settled.metadata.resource_version.expect("one").parse().expect("a number");
-    let (first, _) = hold(&team, "demo", "first").await;
+    hold(&team, "demo", "first").await;
     night(&team).await;
     team.lease_is("demo", "expired", |l| l.phase() != LeasePhase::Held).await;
 
@@ -327,5 +328,5 @@ async fn an_outcome_is_one_line_with_the_id_of_its_decision() {
     })
     .await;
     assert_eq!(records.iter().filter(|record| record["applied"] == true).count(), 1, "one has become so: {records:?}");
-    assert!(records[0]["input"].as_str().expect("a text").contains(first.metadata.name.as_deref().expect("a name")));
+    assert!(records[0]["input"].as_str().expect("a text").contains("\"first\""));
 }

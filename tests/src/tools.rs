@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::{ControlPlane, Controller, Port, Process, get, repo, wait};
+use crate::{Cli, ControlPlane, Controller, Port, Process, get, repo, wait};
 
 /// How long Prometheus may take to start: below a second when nothing else runs.
 const START_MOST: Duration = Duration::from_secs(60);
@@ -152,6 +152,28 @@ impl Drop for Prometheus {
         if std::thread::panicking() {
             self.process.tell(20);
         }
+    }
+}
+
+impl ControlPlane {
+    /// Helm as the administrator; the words are split at spaces.
+    ///
+    /// # Panics
+    /// If there is no Helm.
+    #[must_use]
+    pub fn helm(&self, words: &str) -> Cli {
+        Cli::new(self, &tool("helm"), &self.admin_kubeconfig()).words(words)
+    }
+
+    /// A bash script of the administrator's, with `helm` and `kubectl`, in a directory. No line of it may fail.
+    ///
+    /// # Panics
+    /// If there is no Helm.
+    #[must_use]
+    pub fn script(&self, directory: &Path, text: &str) -> Cli {
+        let text = format!("set -euo pipefail\ncd '{}'\n{text}", directory.display());
+        let bash = Cli::new(self, Path::new("/bin/bash"), &self.admin_kubeconfig()).arg("-c").arg(text);
+        bash.tool("helm", &tool("helm")).tool("kubectl", &self.servers().kubectl())
     }
 }
 
