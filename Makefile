@@ -120,9 +120,10 @@ policies: tools ## every policy of the library, in four languages, into target/p
 	$(call say,the library of policies)
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-library
 
-generate: tools ## crds/*.yaml and the JSON Schemas, from the types
+generate: tools ## crds/*.yaml and the JSON Schemas, from the types; what the chart carries, from deploy/
 	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-abi --features schema --example schemagen
+	@deploy/generate
 
 doc: tools ## the API documentation, in target/doc
 	@$(CARGO) doc $(LOCKED) --workspace --no-deps
