@@ -41,8 +41,9 @@ test: tools ## everything: lint, each crate alone, unit and integration tests, d
 	@$(MAKE) lint
 	$(call say,each crate builds alone)
 	@for crate in $(ALONE); do $(CARGO) check $(LOCKED) -q -p "$$crate"; done
-	$(call say,the binaries of a control plane)
+	$(call say,the binaries of a control plane$(,) Helm and Prometheus)
 	@tests/control-plane/assets >/dev/null
+	@tests/tools/assets >/dev/null
 	@$(MAKE) policies
 	$(call say,build)
 	@# With the tests and not before them: so the binaries share what is compiled for the tests.
@@ -66,6 +67,7 @@ unit: tools ## unit and property tests only, without a control plane
 
 it: tools ## the tests on real control planes; T=name runs those whose name contains it
 	@tests/control-plane/assets >/dev/null
+	@tests/tools/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins --examples --tests
 	@$(call run_tests,--workspace $(if $(NEXTEST),-E 'package(konductor-tests) and kind(test)',--test it) $(T))
 
@@ -130,9 +132,10 @@ policies: tools ## every policy of the library, in four languages, into target/p
 	$(call say,the library of policies)
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-library
 
-generate: tools ## crds/*.yaml and the JSON Schemas, from the types
+generate: tools ## crds/*.yaml and the JSON Schemas, from the types; what the chart carries, from deploy/
 	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-abi --features schema --example schemagen
+	@deploy/generate
 
 doc: tools ## the API documentation, in target/doc
 	@$(CARGO) doc $(LOCKED) --workspace --no-deps

@@ -5,6 +5,7 @@
 
 mod admission;
 mod architecture;
+mod chart;
 mod compat;
 mod control_plane;
 mod crash;
@@ -17,6 +18,7 @@ mod koncli;
 mod lease_api;
 mod lifecycle;
 mod manifests;
+mod monitoring;
 mod pods;
 mod policy;
 mod policy_runtime;

@@ -53,6 +53,7 @@ mod proxy;
 pub mod repo;
 mod resource;
 mod servers;
+pub mod tools;
 pub mod torture;
 mod wait;
 mod web;
