@@ -50,6 +50,9 @@ test: tools ## everything: lint, each crate alone, unit and integration tests, d
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins --examples --tests
 	$(call say,$(if $(NEXTEST),unit and integration tests,unit and integration tests (cargo nextest is not installed: cargo test)))
 	@$(call run_tests,--workspace $(if $(NEXTEST),,--lib --bins --tests))
+	$(call say,spans to a collector: the feature otlp of the controller$(,) which nothing else is built with)
+	@# With --workspace for the same features of everything else; the program itself is not built, so it stays without.
+	@$(CARGO) test $(LOCKED) -q --workspace --features konductor-controller/otlp --lib -- otlp::
 	$(call say,doctests)
 	@$(CARGO) test $(LOCKED) -q --workspace --doc
 

@@ -25,7 +25,7 @@ use konductor_policy::{
     journal::Record,
 };
 use tokio::{sync::Semaphore, task::JoinError};
-use tracing::{debug, info};
+use tracing::{debug, info, info_span};
 
 use self::{
     breaker::{Breaker, Paused},
@@ -444,8 +444,9 @@ impl Decider {
         };
         let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
         let (asking, asked) = (asking.clone(), question.clone());
+        let span = info_span!("policy", policy = name, digest);
         let called = self.calls.run(move || {
-            let called = this.call(&policy, &name, &asking, &asked);
+            let called = span.in_scope(|| this.call(&policy, &name, &asking, &asked));
             drop(permit);
             called
         });

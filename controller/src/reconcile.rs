@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use konductor_core::{RequestId, Settings, orphans};
 use kube::Client;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{Instrument as _, error, info_span, warn};
 
 use crate::{
     clock::Clock,
@@ -73,6 +73,7 @@ pub enum Next {
 /// from what is.
 ///
 /// `asked` is when the news came, or the deadline, that it is for.
+#[tracing::instrument(skip_all, fields(lease = %key))]
 pub async fn reconcile(ctx: &Context, key: &Key, asked: Instant) -> Result<Next, CommitError> {
     let mut tries = 0;
     // Which requests the API server was asked about, and at which resourceVersion of the lease: while the
@@ -148,7 +149,7 @@ pub async fn reconcile(ctx: &Context, key: &Key, asked: Instant) -> Result<Next,
         }
     }
     let status = commit::next_status(&observed, &consulted);
-    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await;
+    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).instrument(info_span!("commit")).await;
     let became_so = matches!(outcome, Ok(Outcome::Unchanged | Outcome::Committed(_)));
     ctx.decider.record(&mut consulted, became_so);
     let outcome = outcome?;
@@ -255,7 +256,7 @@ impl Failures {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use konductor_core::{Answer, Ending, Millis, RequestAnswer};
     use konductor_crds::{
         Lease, LeaseRequest, LeaseRequestSpec, LeaseRequestStatus, LeaseSpec, LeaseStatus,
@@ -409,6 +410,12 @@ mod tests {
         request.metadata.uid = Some("u".to_owned());
         request.metadata.resource_version = Some(version.to_owned());
         request
+    }
+
+    /// A free lease that somebody gets.
+    #[cfg(feature = "otlp")]
+    pub(crate) async fn one_grant() {
+        assert_eq!(asked_for_a_grant("100", &[]).await, ["write Held"]);
     }
 
     // A replica that was frozen has fresh leases beside old requests: see Observed::in_doubt.

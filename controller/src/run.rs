@@ -60,6 +60,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         decision_journal,
         decision_journal_size,
         print_journal: _,
+        #[cfg(feature = "otlp")]
+            otlp_endpoint: _,
         log_format: _,
         log: _,
     } = args;
