@@ -10,5 +10,6 @@
 pub mod args;
 pub mod client;
 pub mod commands;
+pub mod completion;
 pub mod output;
 pub mod text;
