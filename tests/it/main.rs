@@ -8,6 +8,7 @@ mod architecture;
 mod compat;
 mod control_plane;
 mod crash;
+mod docs;
 mod expiry;
 mod explain;
 mod hostile;
