@@ -163,6 +163,10 @@ async fn apply(plane: &ControlPlane, team: &Namespace<'_>, path: &str, block: &B
     let objects = manifests::objects(&block.text, std::path::Path::new(path));
     for mut manifest in objects.unwrap_or_else(|problem| panic!("{problem:#}")) {
         manifest.object["metadata"]["namespace"] = team.name().into();
+        // It is batch/v1 since Kubernetes 1.21.
+        if plane.version() < Version(1, 21) && manifest.object["kind"] == "CronJob" {
+            manifest.object["apiVersion"] = "batch/v1beta1".into();
+        }
         let done = match &*block.info {
             "yaml" => manifests::dry_run(plane.admin(), &manifest).await,
             _ => manifests::apply(plane.admin(), &manifest).await,
