@@ -9,6 +9,7 @@ mod chart;
 mod compat;
 mod control_plane;
 mod crash;
+mod docs;
 mod errors;
 mod expiry;
 mod explain;

@@ -31,6 +31,7 @@
 mod assets;
 mod audit;
 pub mod binaries;
+pub mod book;
 pub mod checker;
 mod cli;
 mod controller;

@@ -1,0 +1,236 @@
+//! docs/: what a page says to do works, what is generated is what is committed, and no link leads nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use konductor_crds::v1::RequestPhase;
+use konductor_tests::{markdown::Block, *};
+use kube::api::ListParams;
+
+/// Runs beside what follows, once its request waits; ends well at the latest at the page's end.
+const SECOND: &str = "sh second terminal";
+/// What the block of commands before it has said, line by line; `…` stands for anything.
+const PRINTS: &str = "text prints";
+
+/// Commands that are shown and not run: the page, how the block begins, and why.
+const NOT_RUN: &[(&str, &str, &str)] = &[];
+
+/// Programs of the readers, by the names that the pages give them.
+const STAND_INS: [(&str, &str); 4] = [
+    ("run-migrations", "echo \"migrating with token $KONDUCTOR_TOKEN\""),
+    ("generate-report", "echo \"report written\""),
+    ("run-main-process", "echo \"leading with token $KONDUCTOR_TOKEN\""),
+    ("back-up", "echo \"backed up\""),
+];
+
+/// The pages that are written by hand, by their path in the repository.
+fn pages() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for directory in ["docs", "docs/tutorials"] {
+        for entry in std::fs::read_dir(repo::path(directory)).expect("readable") {
+            let name = entry.expect("readable").file_name().to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                let path = format!("{directory}/{name}");
+                found.insert(path.clone(), repo::text(&path));
+            }
+        }
+    }
+    assert!(found.len() > 10, "the book has lost its pages");
+    found
+}
+
+/// The roles that a page says it needs: `Rights: …`.
+fn rights(page: &str) -> Vec<&str> {
+    let line = page.lines().find(|line| line.starts_with("Rights:")).unwrap_or_default();
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether what was said has these lines, in order.
+fn says(said: &str, expected: &str) -> Result<(), String> {
+    let mut rest = said.lines();
+    for line in expected.lines() {
+        let fits = |found: &str| {
+            let mut from = 0;
+            let parts: Vec<_> = line.trim().split('…').collect();
+            let whole = found.trim();
+            parts.iter().enumerate().all(|(n, part)| match whole[from..].find(part.trim()) {
+                Some(at) if n > 0 || at == 0 => {
+                    from += at + part.trim().len();
+                    n + 1 < parts.len() || part.is_empty() || from == whole.len()
+                }
+                _ => false,
+            })
+        };
+        if !rest.any(fits) {
+            return Err(format!("no line {line:?}, or not in this order"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_said_is_compared_line_by_line() {
+    let said = "a 12 b\nsecond line\n";
+    says(said, "a … b\nsecond line\n").expect("both are there");
+    says(said, "a …\n").expect("the rest does not matter");
+    for wrong in ["second line\na … b\n", "a … c\n", "second\n", "12 b\n"] {
+        says(said, wrong).expect_err(wrong);
+    }
+}
+
+#[tokio::test]
+async fn every_page_does_what_it_says() {
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    eventually("the API server explains leases", async || {
+        let explained = plane.kubectl("explain kl.spec").run().await;
+        if explained.code == 0 { Ok(()) } else { Err(explained) }
+    })
+    .await;
+    let pages = pages();
+    let followed = join_all(pages.iter().map(|(path, page)| follow(&plane, path, page))).await;
+    let (commands, manifests) = followed.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(commands > 20 && manifests > 5, "{commands} blocks of commands, {manifests} of manifests");
+}
+
+/// Does what a page says, as who it is written for. Returns how many blocks of commands and of manifests it has.
+async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) {
+    let name = path.trim_start_matches("docs/").trim_end_matches(".md").replace('/', "-").to_lowercase();
+    let blocks = markdown::blocks(page);
+    if blocks.is_empty() {
+        return (0, 0);
+    }
+    let team = plane.namespace(&format!("docs-{name}")).await;
+    let roles = rights(page);
+    let user = team.user(&roles).await;
+    let directory = plane.directory().join(format!("docs-{name}"));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let script = |block: &Block| {
+        let text = format!("set -e\ncd {}\n{}", directory.display(), block.text);
+        STAND_INS.iter().fold(user.script(&name, &text), |cli, (name, text)| cli.stand_in(name, text))
+    };
+    let (mut commands, mut manifests) = (0, 0);
+    let mut beside: Vec<(Running, Option<&str>)> = Vec::new();
+    let mut last: Option<Output> = None;
+    for block in &blocks {
+        match &*block.info {
+            "sh" => {
+                assert!(!roles.is_empty(), "{path} has commands and does not say \"Rights: …\"");
+                last = Some(script(block).run().await.succeeds());
+                commands += 1;
+            }
+            SECOND => {
+                beside.push((script(block).spawn(), None));
+                last = None;
+                commands += 1;
+                let (requests, pending) = (team.requests(), ListParams::default());
+                eventually(&format!("somebody waits in {path}"), async || {
+                    let found = requests.list(&pending).await.expect("listed").items;
+                    let waits = |request: &konductor_crds::LeaseRequest| {
+                        request.status.as_ref().is_some_and(|status| status.phase == Some(RequestPhase::Pending))
+                    };
+                    if found.iter().any(waits) { Ok(()) } else { Err(format!("{found:#?}")) }
+                })
+                .await;
+            }
+            PRINTS => match (&last, beside.last_mut()) {
+                (Some(output), _) => {
+                    let said = format!("{}{}", output.stdout, output.stderr);
+                    says(&said, &block.text).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
+                }
+                (None, Some((_, expected))) => *expected = Some(&block.text),
+                (None, None) => panic!("{path}: nothing has said {:?}", block.text),
+            },
+            "yaml" | "yaml apply" => {
+                apply(plane, &team, path, block).await;
+                manifests += 1;
+            }
+            // Checked below; what is only shown; the rest of a page's words.
+            "console" | "text" => {}
+            other => panic!("{path} has a block of {other:?}, which nothing checks"),
+        }
+    }
+    for (running, expected) in beside {
+        let output = running.wait().await.succeeds();
+        let said = format!("{}{}", output.stdout, output.stderr);
+        says(&said, expected.unwrap_or_default()).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
+    }
+    (commands, manifests)
+}
+
+/// Asks the API server for every object of a block, or makes it.
+async fn apply(plane: &ControlPlane, team: &Namespace<'_>, path: &str, block: &Block) {
+    let objects = manifests::objects(&block.text, std::path::Path::new(path));
+    for mut manifest in objects.unwrap_or_else(|problem| panic!("{problem:#}")) {
+        manifest.object["metadata"]["namespace"] = team.name().into();
+        // It is batch/v1 since Kubernetes 1.21.
+        if plane.version() < Version(1, 21) && manifest.object["kind"] == "CronJob" {
+            manifest.object["apiVersion"] = "batch/v1beta1".into();
+        }
+        let done = match &*block.info {
+            "yaml" => manifests::dry_run(plane.admin(), &manifest).await,
+            _ => manifests::apply(plane.admin(), &manifest).await,
+        };
+        done.unwrap_or_else(|problem| panic!("{path}: {problem:#}"));
+    }
+}
+
+#[test]
+fn what_is_shown_and_not_run_has_a_reason() {
+    let mut pages = pages();
+    pages.insert("README.md".to_owned(), repo::text("README.md"));
+    let mut shown = BTreeSet::new();
+    for (path, page) in &pages {
+        for block in markdown::blocks(page).iter().filter(|block| block.info == "console") {
+            shown.insert((path.clone(), block.text.lines().next().unwrap_or_default().to_owned()));
+        }
+    }
+    let explained: BTreeSet<_> =
+        NOT_RUN.iter().map(|(path, line, _)| ((*path).to_owned(), (*line).to_owned())).collect();
+    assert_eq!(shown, explained, "left: what pages show; right: what NOT_RUN explains");
+    assert!(NOT_RUN.iter().all(|(_, _, why)| why.len() > 15), "a reason is a sentence");
+}
+
+#[test]
+fn the_reference_is_what_the_programs_and_schemas_say() {
+    for (path, text) in book::reference().expect("generated") {
+        let committed = std::fs::read_to_string(repo::path(path)).unwrap_or_default();
+        assert!(committed == text, "{path} is not what is generated: run make generate");
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere_and_every_page_is_in_the_contents() {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for page in book::pages().expect("readable") {
+        let shown = page.strip_prefix(repo::root()).expect("inside").display().to_string();
+        let text = std::fs::read_to_string(&page).expect("readable");
+        seen += book::links(&text).len();
+        let links = book::broken_links(&page).expect("readable");
+        broken.extend(links.into_iter().map(|link| format!("{shown}: {link}")));
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(seen > 60, "{seen} links");
+    let contents: BTreeSet<String> = book::links(&repo::text("docs/README.md")).into_iter().collect();
+    let references = book::reference().expect("generated");
+    let all = pages().into_keys().chain(references.keys().map(|&path| path.to_owned()));
+    let missing: Vec<_> =
+        all.filter(|path| path != "docs/README.md" && !contents.contains(path.trim_start_matches("docs/"))).collect();
+    assert!(missing.is_empty(), "docs/README.md does not list {missing:?}");
+}
+
+#[tokio::test]
+async fn the_pictures_are_what_is_seen() {
+    for (scenario, picture) in book::SCENARIOS {
+        let koncli = binary("koncli").expect("built");
+        let played = book::played(&koncli, std::path::Path::new(scenario)).expect("played");
+        assert!(repo::text(picture) == played, "{picture} is not what {scenario} gives: run make pictures");
+    }
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    for (path, picture) in book::record(&plane).await {
+        let committed = book::terminal::masked(&repo::text(path));
+        assert_eq!(committed, book::terminal::masked(&picture), "{path}: run make pictures");
+    }
+}
