@@ -115,7 +115,7 @@ async fn bash_completes_names_of_the_cluster_that_was_typed() {
             assert!(names.contains(expected), "{line}: {told}");
         }
     }
-    let admin = |line: &str| plane.script(&completed(line)).run();
+    let admin = |line: &str| plane.admin_script(&completed(line)).run();
     admin("koncli -n prod lease status").await.succeeds().prints("<only-in-prod>");
     admin("koncli lease status --namespace").await.succeeds().prints("<prod>").prints("<team>");
 

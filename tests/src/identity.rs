@@ -96,7 +96,7 @@ impl ControlPlane {
     /// # Panics
     /// If koncli is not built.
     #[must_use]
-    pub fn script(&self, text: &str) -> Cli {
+    pub fn admin_script(&self, text: &str) -> Cli {
         let path = binary("koncli").unwrap_or_else(|problem| panic!("{problem:#}"));
         Cli::new(self, Path::new("bash"), &self.admin_kubeconfig()).tool("koncli", &path).arg("-c").arg(text)
     }
