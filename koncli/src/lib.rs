@@ -12,4 +12,5 @@ pub mod client;
 pub mod commands;
 pub mod completion;
 pub mod output;
+mod pending;
 pub mod text;
