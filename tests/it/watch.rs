@@ -49,15 +49,24 @@ async fn a_picture_is_kept_current_and_the_terminal_is_given_back_on_every_way_o
         .await;
     assert!(small.lines().count() == 12 && small.contains("ben"), "{small}");
 
-    // Stopped and continued, as a shell does it.
-    terminal.signal(Signal::TSTP);
-    is_taken(&terminal, GIVEN_BACK).await;
-    terminal.signal(Signal::CONT);
-    is_taken(&terminal, TAKEN).await;
-    terminal.says("Leases in namespace team").await;
-
     terminal.types("q");
     assert_eq!(terminal.ends().await, 0);
+    is_taken(&terminal, GIVEN_BACK).await;
+
+    // Stopped by Ctrl-Z and continued, by a shell that does that.
+    let job = "set -m; koncli lease watch; echo stopped; read -r; fg; echo ended $?";
+    let mut terminal = viewer.script("host", job).on_terminal(20, 100);
+    terminal.says("Leases in namespace team").await;
+    is_taken(&terminal, TAKEN).await;
+    terminal.types("\x1a");
+    terminal.says("stopped").await;
+    is_taken(&terminal, GIVEN_BACK).await;
+    terminal.types("\n");
+    terminal.says("Leases in namespace team").await;
+    is_taken(&terminal, TAKEN).await;
+    terminal.types("q");
+    terminal.says("ended 0").await;
+    terminal.ends().await;
     is_taken(&terminal, GIVEN_BACK).await;
 
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
@@ -99,7 +108,7 @@ async fn anywhere_else_it_is_one_line_a_change() {
     let json = viewer.koncli("lease watch -o json").spawn();
     json.says("\"other\"").await;
     let (ana, _) = hold(&team, "db", "ana").await;
-    lines.says("  db  granted to ana, token 1, expires in ").await;
+    lines.says("  db  granted to ana, token ").await;
     let ben = wait_for(&team, ask("db", "ben")).await;
     lines.says("  db  ben waits, 1 of 1 in line").await;
     let cid = wait_for(&team, ask("db", "cid")).await;
@@ -107,14 +116,14 @@ async fn anywhere_else_it_is_one_line_a_change() {
     team.delete_request(&cid).await;
     lines.says("  db  cid waits no more").await;
     team.delete_request(&ana).await;
-    lines.says("  db  handed over from ana (Released) to ben, token 2, expires in ").await;
+    lines.says("  db  handed over from ana (Released) to ben, token ").await;
     // An expiry: ben never says anything again.
     team.patch_lease("db", serde_json::json!({"spec": {"ttl": "1s"}})).await;
     let (fay, _) = hold(&team, "other", "fay").await;
     team.delete_request(&ben).await;
-    lines.says("  db  free: ben's hold has ended (Released), token 2").await;
+    lines.says("  db  free: ben's hold has ended (Released), token ").await;
     hold(&team, "db", "eve").await;
-    lines.says("  db  free: eve's hold has ended (Expired), token 3").await;
+    lines.says("  db  free: eve's hold has ended (Expired), token ").await;
     team.delete_request(&fay).await;
     json.says("\"fay\",\"how\":\"Released\"").await;
     plane.kubectl("delete lease.konductor.io db -n team").run().await.succeeds();
@@ -140,8 +149,10 @@ async fn anywhere_else_it_is_one_line_a_change() {
     );
 
     // It ends by itself, on a terminal too if nobody wants a picture; and who may not see requests still sees leases.
-    let ended = viewer.koncli("lease watch -A --for 1ms").run().await.succeeds();
+    let ended = plane.koncli("lease watch -A --for 1ms").run().await.succeeds();
     ended.prints("  team/other  free");
+    let refused = viewer.koncli("lease watch -A --for 1ms").run().await.exits_with(6);
+    refused.complains("create clusterrolebinding konductor-lease-viewer --clusterrole=konductor-lease-viewer");
     let mut quiet = viewer.koncli("lease watch -q --for 1ms").on_terminal(20, 100);
     quiet.says("  other  free").await;
     assert_eq!(quiet.ends().await, 0);
@@ -150,4 +161,47 @@ async fn anywhere_else_it_is_one_line_a_change() {
     let blinkered = team.user(&["leases-only"]).await;
     let seen = blinkered.koncli("lease watch --for 1ms").run().await.succeeds();
     seen.prints("  other  free").complains("not allowed to list leaserequests.konductor.io");
+}
+
+#[tokio::test]
+async fn who_waits_sees_the_holder_the_place_and_what_the_policy_says_and_a_script_sees_nothing() {
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let team = plane.namespace("team").await;
+    let user = team.user(&["konductor-lease-user"]).await;
+    team.create_lease("db", "10m").await;
+    let (ana, _) = hold(&team, "db", "ana").await;
+    let ben = wait_for(&team, ask("db", "ben")).await;
+
+    let mut terminal = user.koncli("lease acquire db --holder me --wait").on_terminal(10, 120);
+    let line = terminal.says("waiting for db: held by ana, expires in 9m").await;
+    assert_eq!(line.trim().lines().count(), 1, "{line}");
+    terminal.says("; 2 of 2 in line; the policy says: ").await;
+    let script = user.koncli("lease acquire db --holder script --wait").spawn();
+    team.lease_is("db", "waited for by three", |lease| lease.waiting() == 3).await;
+    // It is one line, also where it does not fit, and it follows a hand-over.
+    terminal.resize(10, 40);
+    team.delete_request(&ana).await;
+    holds(&team, &ben).await;
+    let narrow = terminal.says("waiting for db: held by ben").await;
+    let narrow = narrow.trim();
+    assert!(narrow.lines().count() == 1 && narrow.ends_with('…'), "{narrow}");
+    terminal.resize(10, 120);
+    terminal.says("; 1 of 2 in line").await;
+    team.delete_request(&ben).await;
+    assert_eq!(terminal.ends().await, 0);
+    let done = terminal.says("db acquired by me, token ").await;
+    assert!(!done.contains("waiting for"), "the line is taken away: {done}");
+
+    // Quiet is quiet, on a terminal too, until Ctrl-C.
+    let mut quiet = user.koncli("lease acquire db --holder quiet --wait -q").on_terminal(10, 120);
+    team.lease_is("db", "waited for by two", |lease| lease.waiting() == 2).await;
+    quiet.types("\x03");
+    assert_eq!(quiet.ends().await, 130);
+    let said = quiet.says("interrupted").await;
+    assert!(!said.contains("waiting for"), "{said}");
+
+    user.koncli("lease release db --holder me").run().await.succeeds();
+    let script = script.wait().await.succeeds();
+    assert_eq!(script.stderr, "", "{script}");
 }

@@ -56,6 +56,10 @@ fn told(mut command: Command, program: &'static str) -> Command {
     if let Some(text) = command.get_about().map(ToString::to_string) {
         command = command.about(renamed(&text, program));
     }
+    let command = command.mut_args(|arg| match arg.get_help().map(ToString::to_string) {
+        Some(text) => arg.help(renamed(&text, program)),
+        None => arg,
+    });
     command.mut_subcommands(|command| told(command, program))
 }
 

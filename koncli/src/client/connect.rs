@@ -223,10 +223,10 @@ mod tests {
             };
             assert_eq!(connection.namespace_from, from);
         }
-        let unknown = ConnectOptions { kubeconfig: Some(path), context: Some("z".to_owned()), namespace: None };
+        let unknown = ConnectOptions { kubeconfig: Some(path), context: Some("elsewhere".to_owned()), namespace: None };
         let error = connect(&unknown).await.expect_err("no such context");
         assert_eq!(error.exit_code(), 5);
-        assert!(error.to_string().contains('z') && error.to_string().contains("there are: a, b"), "{error}");
+        assert!(error.to_string().contains("elsewhere") && error.to_string().contains("there are: a, b"), "{error}");
         std::fs::remove_dir_all(&directory).expect("removed");
     }
 }

@@ -39,7 +39,7 @@ impl Error {
         let (problem, cause) = failure.explain();
         let refused = cause.as_ref().map(ToString::to_string).unwrap_or_default();
         let grants = match &problem {
-            Problem::Forbidden { access } => access::grants(&refused, access.role()),
+            Problem::Forbidden { access } => access::grants(&refused, *access),
             _ => None,
         };
         let error = Self(Box::new(Inner { doing: doing.into(), problem, notes: Vec::new(), cause }));

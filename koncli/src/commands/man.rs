@@ -57,7 +57,7 @@ mod tests {
             let man = Man::new(command.clone());
             let mut page = Vec::new();
             man.render(&mut page).expect("rendered");
-            let page = String::from_utf8(page).expect("UTF-8").replace('\\', "");
+            let page = String::from_utf8(page).expect("UTF-8").replace("\\*(Aq", "'").replace('\\', "");
             let name = man.get_filename();
             assert!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{name}");
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();

@@ -77,9 +77,12 @@ impl fmt::Display for Access {
     }
 }
 
-/// The command that grants a role to whom the API server has refused, where it was refused:
+/// The command that grants what the API server has refused, to whom and where it was refused:
 /// `User "ana" cannot list resource … in the namespace "team"`.
-pub(super) fn grants(refusal: &str, role: &str) -> Option<String> {
+pub(super) fn grants(refusal: &str, access: Access) -> Option<String> {
+    let everywhere = refusal.contains("at the cluster scope");
+    // Only looking is done everywhere; who looks in one namespace may want more there.
+    let role = if everywhere && access.only_looks() { "konductor-lease-viewer" } else { access.role() };
     let quoted = |before: &str| {
         let (_, rest) = refusal.split_once(before)?;
         rest.split_once('"').map(|(text, _)| text).filter(|text| is_plain(text))
@@ -91,9 +94,7 @@ pub(super) fn grants(refusal: &str, role: &str) -> Option<String> {
     };
     match quoted("in the namespace \"") {
         Some(namespace) => Some(format!("kubectl create rolebinding {role} --clusterrole={role} {who} -n {namespace}")),
-        None if refusal.contains("at the cluster scope") => {
-            Some(format!("kubectl create clusterrolebinding {role} --clusterrole={role} {who}"))
-        }
+        None if everywhere => Some(format!("kubectl create clusterrolebinding {role} --clusterrole={role} {who}")),
         None => None,
     }
 }
@@ -114,20 +115,33 @@ mod tests {
                 "leases.konductor.io is forbidden: User \"{user}\" cannot list resource \"leases\" in API group \"konductor.io\" {place}"
             )
         };
-        for (refusal, expected) in [
+        const READS: Access = Access::leases("list");
+        for (refusal, access, expected) in [
             (
                 refusal("system:serviceaccount:team:bot", "in the namespace \"team\""),
-                Some("kubectl create rolebinding r --clusterrole=r --serviceaccount=team:bot -n team"),
+                READS,
+                Some(
+                    "rolebinding konductor-lease-user --clusterrole=konductor-lease-user --serviceaccount=team:bot -n team",
+                ),
+            ),
+            (
+                refusal("ana", "in the namespace \"team\""),
+                Access::lease_status("patch"),
+                Some("rolebinding konductor-lease-operator --clusterrole=konductor-lease-operator --user=ana -n team"),
             ),
             (
                 refusal("ana@example.org", "at the cluster scope"),
-                Some("kubectl create clusterrolebinding r --clusterrole=r --user=ana@example.org"),
+                READS,
+                Some(
+                    "clusterrolebinding konductor-lease-viewer --clusterrole=konductor-lease-viewer --user=ana@example.org",
+                ),
             ),
-            (refusal("ana", ""), None),
-            (refusal("$(reboot)", "in the namespace \"team\""), None),
-            ("no".to_owned(), None),
+            (refusal("ana", ""), READS, None),
+            (refusal("$(reboot)", "in the namespace \"team\""), READS, None),
+            ("no".to_owned(), READS, None),
         ] {
-            assert_eq!(grants(&refusal, "r").as_deref(), expected, "{refusal}");
+            let expected = expected.map(|rest| format!("kubectl create {rest}"));
+            assert_eq!(grants(&refusal, access), expected, "{refusal}");
         }
     }
 }

@@ -70,12 +70,13 @@ pub(super) fn picture(scene: &Scene, frame: &Frame) -> Picture {
     let latest = latest(scene, frame, if roomy { frame.rows / 3 } else { 0 });
     let footer = usize::from(roomy);
     let space = frame.rows.saturating_sub(rows.len() + latest.len() + footer);
-    let (head, mut body) = leases(scene, frame, true, space.saturating_sub(1));
-    if body.len() >= space {
-        (_, body) = leases(scene, frame, false, space.saturating_sub(1));
+    // Below the head of the table.
+    let page = space.saturating_sub(1);
+    let (mut head, mut body) = leases(scene, frame, Some(page));
+    if body.len() > page {
+        (head, body) = leases(scene, frame, None);
     }
     rows.push(head);
-    let page = space.saturating_sub(1);
     let scroll_most = body.len().saturating_sub(page);
     let from = frame.scroll.min(scroll_most);
     let hidden = body.len().saturating_sub(from + page);
@@ -135,14 +136,15 @@ fn latest(scene: &Scene, frame: &Frame, most: usize) -> Vec<Row> {
     [Row::new(), heading].into_iter().chain(changes).collect()
 }
 
-/// The head of the table and its rows.
-fn leases(scene: &Scene, frame: &Frame, lines: bool, most: usize) -> (Row, Vec<Row>) {
+/// The head of the table and its rows: with those who wait as long as there is `room` for everything, or without them.
+fn leases(scene: &Scene, frame: &Frame, room: Option<usize>) -> (Row, Vec<Row>) {
     let bar = frame.columns >= BAR_FROM;
     let mut cells: Vec<[(Style, String); 6]> = Vec::new();
     let faint = |text: &str| (Style::Faint, text.to_owned());
     cells.push(["LEASE", "HOLDER", "LEFT", "TOKEN", "LINE", "NEXT"].map(faint));
     // What stands below a lease is no table.
     let mut below: Vec<Vec<Row>> = vec![Vec::new()];
+    let mut count_rows = 0;
     for lease in scene.leases() {
         let status = lease.status.clone().unwrap_or_default();
         let held = is_held(lease);
@@ -181,12 +183,12 @@ fn leases(scene: &Scene, frame: &Frame, lines: bool, most: usize) -> (Row, Vec<R
                 vec![(Style::Bad, plain(&format!("    policy: {why}")))]
             })
             .collect();
-        if lines {
+        if room.is_some() {
             rows.extend(line_of(lease, &line.unwrap_or_default(), frame.now_ms));
         }
         below.push(rows);
-        // There is no end of leases, and of rows that are never seen.
-        if cells.len() + below.iter().map(Vec::len).sum::<usize>() > most.saturating_add(frame.scroll) && lines {
+        count_rows += 1 + below.last().map_or(0, Vec::len);
+        if room.is_some_and(|room| count_rows > room) {
             break;
         }
     }
@@ -290,8 +292,12 @@ fn fitted(row: Row, columns: usize) -> Row {
         left -= width(&text).min(left);
         fitted.push((style, text));
     }
-    if let Some((_, last)) = fitted.last_mut() {
-        last.truncate(last.trim_end().len());
+    while let Some((style, last)) = fitted.pop() {
+        let seen = last.trim_end();
+        if !seen.is_empty() {
+            fitted.push((style, seen.to_owned()));
+            break;
+        }
     }
     fitted.retain(|(_, text)| !text.is_empty());
     fitted

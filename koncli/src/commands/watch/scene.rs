@@ -191,9 +191,10 @@ impl Scene {
             return self.request_gone(&request, true, now_ms);
         }
         let line = self.waiting.entry(lease_of(&request)).or_default();
-        let known = line.insert(request.metadata.name.clone().unwrap_or_default(), request.clone()).is_some();
-        // The place costs as much as the line is long, and there is no change to tell before it has begun.
-        if known || !self.began {
+        let before = line.insert(request.metadata.name.clone().unwrap_or_default(), request.clone());
+        // One that gets the lease at once has not waited. The place costs as much as the line is long, and there is no
+        // change to tell before it has begun.
+        if before.as_ref().is_some_and(has_waited) || !has_waited(&request) || !self.began {
             return None;
         }
         let line = self.leases.get(&lease_of(&request)).and_then(|lease| self.line(lease)).unwrap_or_default();
@@ -211,7 +212,7 @@ impl Scene {
     fn request_gone(&mut self, request: &LeaseRequest, is_last: bool, now_ms: i64) -> Option<Change> {
         let lease = lease_of(request);
         let line = self.waiting.get_mut(&lease)?;
-        line.remove(request.metadata.name.as_deref().unwrap_or_default())?;
+        let before = line.remove(request.metadata.name.as_deref().unwrap_or_default())?;
         if line.is_empty() {
             self.waiting.remove(&lease);
         }
@@ -227,6 +228,9 @@ impl Scene {
             return None;
         }
         let what = if told.phase == Some(RequestPhase::Denied) { What::Denied } else { What::Left };
+        if what == What::Left && !has_waited(&before) {
+            return None;
+        }
         let decided = matches!(told.phase, Some(RequestPhase::Denied | RequestPhase::Finished));
         Some(Change {
             reason: told.message.filter(|message| decided && !message.is_empty()),
@@ -244,6 +248,11 @@ impl Scene {
         self.latest.truncate(LATEST_KEPT);
         changes
     }
+}
+
+/// Whether a controller has told a request to wait.
+fn has_waited(request: &LeaseRequest) -> bool {
+    request.status.as_ref().is_some_and(|status| status.phase == Some(RequestPhase::Pending))
 }
 
 /// What one who waits was told, beyond that it waits.

@@ -215,6 +215,16 @@ fn who_waits_is_told_with_the_place_and_who_leaves_with_the_reason() {
     assert!(tell(Followed::Modified(request("db", "fay", Some(Granted), ""))).is_empty(), "the lease tells that");
     assert_eq!(tell(listed(vec![])), ["prod/db ben waits no more"], "gone in a gap");
 
+    // Nobody has told it to wait, so it does not.
+    assert!(says(&scene.request_event(Followed::Added(request("db", "hal", None, "")), 0)).is_empty());
+    let told = scene.request_event(Followed::Modified(request("db", "hal", Some(Pending), "")), 0);
+    assert_eq!(says(&told), ["prod/db hal waits, 1 of 1 in line"]);
+    scene.request_event(Followed::Added(request("db", "ida", None, "")), 0);
+    assert!(scene.request_event(Followed::Deleted(request("db", "ida", None, "")), 0).is_empty());
+    scene.request_event(Followed::Added(request("db", "joe", None, "")), 0);
+    let told = scene.request_event(Followed::Modified(request("db", "joe", Some(Denied), "no")), 0);
+    assert_eq!(says(&told), ["prod/db joe is denied: no"]);
+
     // Granted and released before its request is seen to go.
     scene.request_event(Followed::Added(request("db", "gus", Some(Pending), "")), 0);
     scene.lease_event(
@@ -231,7 +241,8 @@ fn only_what_was_asked_for_is_known() {
     scene.request_event(listed(vec![request("other", "ana", None, "")]), 0);
     assert_eq!(says(&scene.begin(0)), ["prod/db free"]);
     assert_eq!(scene.missing().collect::<Vec<_>>(), ["no"]);
-    assert!(scene.request_event(Followed::Added(request("other", "ben", None, "")), 0).is_empty());
+    let waits = request("other", "ben", Some(RequestPhase::Pending), "");
+    assert!(scene.request_event(Followed::Added(waits), 0).is_empty());
     assert!(scene.lease_event(Followed::Modified(held("other", "ben", 1, 1)), 0).is_empty());
 }
 

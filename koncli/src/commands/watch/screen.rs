@@ -219,6 +219,29 @@ pub(super) fn pressed(bytes: &[u8]) -> Vec<Pressed> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_says_anything() {
+        const CHILD: &str = "KONCLI_TEST_PANICS_ON_A_TERMINAL";
+        if std::env::var_os(CHILD).is_some() {
+            let _screen = Screen::take(false).expect("a terminal");
+            panic!("on purpose");
+        }
+        // This test once more, on a terminal of its own.
+        let test = "commands::watch::screen::tests::a_panic_gives_the_terminal_back_before_it_says_anything";
+        let program = std::env::current_exe().expect("a path");
+        let command = format!("'{}' --exact {test} --nocapture", program.display());
+        let ran = std::process::Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .env(CHILD, "1")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("script (util-linux) runs");
+        let seen = String::from_utf8_lossy(&ran.stdout);
+        let (taken, given_back) = seen.split_once(GIVE_BACK).unwrap_or_else(|| panic!("not given back: {seen:?}"));
+        assert!(taken.contains(TAKE) && !taken.contains("on purpose"), "{seen:?}");
+        assert!(given_back.contains("on purpose") && !given_back.contains(GIVE_BACK), "{seen:?}");
+    }
+
     fn row(text: &str) -> Row {
         vec![(Style::Good, text.to_owned())]
     }
