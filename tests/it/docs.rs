@@ -1,13 +1,16 @@
 //! docs/: what a page says to do works, what is generated is what is committed, and no link leads nowhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+};
 
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
 use konductor_crds::v1::RequestPhase;
 use konductor_tests::{markdown::Block, *};
 use kube::api::ListParams;
 
-/// Runs beside what follows, once its request waits; ends well at the latest at the page's end.
+/// Runs beside what follows, which begins when its request holds or waits; it has to have ended well at the page's end.
 const SECOND: &str = "sh second terminal";
 /// What the block of commands before it has said, line by line; `…` stands for anything.
 const PRINTS: &str = "text prints";
@@ -126,7 +129,11 @@ async fn every_page_does_what_it_says() {
     })
     .await;
     let pages = pages();
-    let followed = join_all(pages.iter().map(|(path, page)| follow(&plane, path, page))).await;
+    // All of them, also when one is wrong: what is wrong is told of each.
+    let each = pages.iter().map(|(path, page)| AssertUnwindSafe(follow(&plane, path, page)).catch_unwind());
+    let (followed, wrong): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().partition(Result::is_ok);
+    assert!(wrong.is_empty(), "{} pages do not do what they say, see above", wrong.len());
+    let followed: Vec<_> = followed.into_iter().flatten().collect();
     let (commands, manifests) = followed.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(commands > 20 && manifests > 5, "{commands} blocks of commands, {manifests} of manifests");
 }
@@ -144,7 +151,8 @@ async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) 
     let directory = plane.directory().join(format!("docs-{name}"));
     std::fs::create_dir_all(&directory).expect("a directory");
     let script = |block: &Block| {
-        let text = format!("set -e\ncd {}\n{}", directory.display(), block.text);
+        // What is said on stderr comes in between, as on a terminal.
+        let text = format!("exec 2>&1\nset -e\ncd {}\n{}", directory.display(), block.text);
         STAND_INS.iter().fold(user.script(&name, &text), |cli, (name, text)| cli.stand_in(name, text))
     };
     let (mut commands, mut manifests) = (0, 0);
@@ -158,23 +166,19 @@ async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) 
                 commands += 1;
             }
             SECOND => {
+                let before = answered(&team).await;
                 beside.push((script(block).spawn(), None));
                 last = None;
                 commands += 1;
-                let (requests, pending) = (team.requests(), ListParams::default());
-                eventually(&format!("somebody waits in {path}"), async || {
-                    let found = requests.list(&pending).await.expect("listed").items;
-                    let waits = |request: &konductor_crds::LeaseRequest| {
-                        request.status.as_ref().is_some_and(|status| status.phase == Some(RequestPhase::Pending))
-                    };
-                    if found.iter().any(waits) { Ok(()) } else { Err(format!("{found:#?}")) }
+                eventually(&format!("the second terminal of {path} holds or waits"), async || {
+                    let now = answered(&team).await;
+                    if now.is_subset(&before) { Err(format!("{now:?}")) } else { Ok(()) }
                 })
                 .await;
             }
             PRINTS => match (&last, beside.last_mut()) {
                 (Some(output), _) => {
-                    let said = format!("{}{}", output.stdout, output.stderr);
-                    says(&said, &block.text).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
+                    says(&output.stdout, &block.text).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
                 }
                 (None, Some((_, expected))) => *expected = Some(&block.text),
                 (None, None) => panic!("{path}: nothing has said {:?}", block.text),
@@ -190,10 +194,20 @@ async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) 
     }
     for (running, expected) in beside {
         let output = running.wait().await.succeeds();
-        let said = format!("{}{}", output.stdout, output.stderr);
-        says(&said, expected.unwrap_or_default()).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
+        says(&output.stdout, expected.unwrap_or_default())
+            .unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
     }
     (commands, manifests)
+}
+
+/// The uids of requests that hold or wait, as the controller says.
+async fn answered(team: &Namespace<'_>) -> BTreeSet<String> {
+    let live = |request: &konductor_crds::LeaseRequest| {
+        let phase = request.status.as_ref().and_then(|status| status.phase);
+        matches!(phase, Some(RequestPhase::Pending | RequestPhase::Granted))
+    };
+    let requests = team.requests().list(&ListParams::default()).await.expect("listed").items;
+    requests.into_iter().filter(live).filter_map(|request| request.metadata.uid).collect()
 }
 
 /// Asks the API server for every object of a block, or makes it.
