@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
+    time::Duration,
 };
 
 use futures::{FutureExt as _, future::join_all};
+use koncli::client::{Access, Error, Problem};
 use konductor_crds::v1::RequestPhase;
 use konductor_tests::{markdown::Block, *};
 use kube::api::ListParams;
@@ -57,11 +59,10 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
 ];
 
 /// Programs of the readers, by the names that the pages give them.
-const STAND_INS: [(&str, &str); 4] = [
+const STAND_INS: [(&str, &str); 3] = [
     ("run-migrations", "echo \"migrating with token $KONDUCTOR_TOKEN\""),
     ("generate-report", "echo \"report written\""),
     ("run-main-process", "echo \"leading with token $KONDUCTOR_TOKEN\""),
-    ("back-up", "echo \"backed up\""),
 ];
 
 /// The pages that are written by hand, by their path in the repository.
@@ -243,6 +244,28 @@ fn what_is_shown_and_not_run_has_a_reason() {
     assert!(NOT_RUN.iter().all(|(_, _, why)| why.len() > 15), "a reason is a sentence");
 }
 
+/// The errors that cannot be had in a page's own run are shown as koncli says them.
+#[test]
+fn the_errors_that_are_shown_are_those_that_are_said() {
+    let problems = [
+        Problem::NoController { waited: Duration::from_secs(10), left: "left".to_owned() },
+        Problem::NotInstalled,
+        Problem::Forbidden { access: Access::requests("create") },
+    ];
+    let said = problems.map(|problem| {
+        let error = Error::new("acquire", problem);
+        let help: String = error.help().iter().map(|line| format!("  {line}\n")).collect();
+        format!("koncli: {error}\n{help}")
+    });
+    let blocks = markdown::blocks(&repo::text("docs/troubleshooting.md"));
+    let shown: Vec<_> =
+        blocks.iter().filter(|block| block.info == "text" && block.text.starts_with("koncli: ")).collect();
+    assert_eq!(shown.len(), said.len());
+    for (block, said) in shown.iter().zip(&said) {
+        says(said, &block.text).unwrap_or_else(|problem| panic!("{problem}\n{said}"));
+    }
+}
+
 #[test]
 fn the_reference_is_what_the_programs_and_schemas_say() {
     for (path, text) in book::reference().expect("generated") {
@@ -270,6 +293,16 @@ fn every_link_leads_somewhere_and_every_page_is_in_the_contents() {
     let missing: Vec<_> =
         all.filter(|path| path != "docs/README.md" && !contents.contains(path.trim_start_matches("docs/"))).collect();
     assert!(missing.is_empty(), "docs/README.md does not list {missing:?}");
+
+    let shown: BTreeSet<String> = pages().values().flat_map(|page| book::links(page)).collect();
+    for picture in std::fs::read_dir(repo::path("docs/pictures")).expect("readable") {
+        let name = picture.expect("readable").file_name().to_string_lossy().into_owned();
+        let on_a_page = shown.iter().any(|link| link.ends_with(&format!("pictures/{name}")));
+        assert!(
+            on_a_page || name.ends_with(".yaml") || repo::text("README.md").contains(&name),
+            "no page shows {name}"
+        );
+    }
 }
 
 #[tokio::test]
