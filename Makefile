@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants deny sbom fuzz generate doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants deny sbom fuzz generate pictures doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -135,10 +135,17 @@ policies: tools ## every policy of the library, in four languages, into target/p
 	$(call say,the library of policies)
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-library
 
-generate: tools ## crds/*.yaml and the JSON Schemas, from the types; what the chart carries, from deploy/
+generate: tools ## crds/*.yaml, the JSON Schemas, docs/reference, from types and programs; what the chart carries
 	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-abi --features schema --example schemagen
 	@deploy/generate
+	@$(CARGO) build $(LOCKED) -q --workspace --bins
+	@target/debug/konductor-book reference
+
+pictures: tools ## docs/pictures: scenarios in virtual time, and terminals on a real control plane
+	@tests/control-plane/assets >/dev/null
+	@$(CARGO) build $(LOCKED) -q --workspace --bins
+	@target/debug/konductor-book pictures
 
 doc: tools ## the API documentation, in target/doc
 	@$(CARGO) doc $(LOCKED) --workspace --no-deps

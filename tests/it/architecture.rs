@@ -74,12 +74,12 @@ fn the_judge_of_histories_shares_nothing_with_what_it_judges() {
     }
 }
 
-/// README.md shows the audit policy that `koncli lease verify` prints.
+/// docs/operators.md shows the audit policy that `koncli lease verify` prints.
 #[test]
-fn the_audit_policy_of_the_readme_is_the_one_that_is_shipped() {
+fn the_audit_policy_of_the_book_is_the_one_that_is_shipped() {
     let shipped: Value = serde_yaml::from_str(konductor_verify::audit::POLICY).expect("YAML");
-    let readme = repo::text("README.md");
-    let blocks = konductor_tests::markdown::blocks(&readme);
+    let page = repo::text("docs/operators.md");
+    let blocks = konductor_tests::markdown::blocks(&page);
     let shown: Vec<Value> = blocks
         .iter()
         .filter(|block| block.text.contains("audit.k8s.io"))

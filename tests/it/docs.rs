@@ -1,26 +1,68 @@
 //! docs/: what a page says to do works, what is generated is what is committed, and no link leads nowhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+    time::Duration,
+};
 
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
+use koncli::client::{Access, Error, Problem};
 use konductor_crds::v1::RequestPhase;
 use konductor_tests::{markdown::Block, *};
 use kube::api::ListParams;
 
-/// Runs beside what follows, once its request waits; ends well at the latest at the page's end.
+/// Runs beside what follows, which begins when its request holds or waits; it has to have ended well at the page's end.
 const SECOND: &str = "sh second terminal";
 /// What the block of commands before it has said, line by line; `…` stands for anything.
 const PRINTS: &str = "text prints";
 
 /// Commands that are shown and not run: the page, how the block begins, and why.
-const NOT_RUN: &[(&str, &str, &str)] = &[];
+const NOT_RUN: &[(&str, &str, &str)] = &[
+    (
+        "README.md",
+        "$ koncli lease acquire db-migration --holder $HOSTNAME --wait --timeout=5m && run-migrations",
+        "docs/tutorials/migrations.md runs it",
+    ),
+    (
+        "README.md",
+        "$ make up      # builds everything, starts etcd, kube-apiserver and the controller, shows a hand-over",
+        "it builds everything and installs programs; .ci/run does it",
+    ),
+    (
+        "README.md",
+        "$ koncli policy new my-policy --lang rust            # or zig, c, assemblyscript",
+        "policies/README.md goes through it, and koncli's test `readme` runs that",
+    ),
+    ("README.md", "$ kubectl apply -k deploy", "there is no node to pull an image; `manifests` applies the same files"),
+    (
+        "docs/troubleshooting.md",
+        "$ kubectl patch kl my-lease --subresource=status --type=merge -p '{\"status\":{\"phase\":\"Available\",\"holder\":\"\"}}'",
+        "Debian's kubectl is older than 1.24; `lease_api` sends the same patch",
+    ),
+    (
+        "docs/troubleshooting.md",
+        "$ kubectl get pods | grep old-pod",
+        "no Pods run here; it needs rights that lease users lack",
+    ),
+    (
+        "docs/troubleshooting.md",
+        "$ kubectl get pods -A -l app.kubernetes.io/name=konductor-lease",
+        "the controller of a test runs in no Pod",
+    ),
+    (
+        "docs/operators.md",
+        "$ kubectl apply --server-side -k deploy",
+        "there is no node to pull an image; `manifests` applies the same files",
+    ),
+    ("docs/comparison.md", "$ make bench", "it builds everything with optimisation and measures for minutes"),
+];
 
 /// Programs of the readers, by the names that the pages give them.
-const STAND_INS: [(&str, &str); 4] = [
+const STAND_INS: [(&str, &str); 3] = [
     ("run-migrations", "echo \"migrating with token $KONDUCTOR_TOKEN\""),
     ("generate-report", "echo \"report written\""),
     ("run-main-process", "echo \"leading with token $KONDUCTOR_TOKEN\""),
-    ("back-up", "echo \"backed up\""),
 ];
 
 /// The pages that are written by hand, by their path in the repository.
@@ -88,7 +130,11 @@ async fn every_page_does_what_it_says() {
     })
     .await;
     let pages = pages();
-    let followed = join_all(pages.iter().map(|(path, page)| follow(&plane, path, page))).await;
+    // All of them, also when one is wrong: what is wrong is told of each.
+    let each = pages.iter().map(|(path, page)| AssertUnwindSafe(follow(&plane, path, page)).catch_unwind());
+    let (followed, wrong): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().partition(Result::is_ok);
+    assert!(wrong.is_empty(), "{} pages do not do what they say, see above", wrong.len());
+    let followed: Vec<_> = followed.into_iter().flatten().collect();
     let (commands, manifests) = followed.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(commands > 20 && manifests > 5, "{commands} blocks of commands, {manifests} of manifests");
 }
@@ -106,7 +152,8 @@ async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) 
     let directory = plane.directory().join(format!("docs-{name}"));
     std::fs::create_dir_all(&directory).expect("a directory");
     let script = |block: &Block| {
-        let text = format!("set -e\ncd {}\n{}", directory.display(), block.text);
+        // What is said on stderr comes in between, as on a terminal.
+        let text = format!("exec 2>&1\nset -e\ncd {}\n{}", directory.display(), block.text);
         STAND_INS.iter().fold(user.script(&name, &text), |cli, (name, text)| cli.stand_in(name, text))
     };
     let (mut commands, mut manifests) = (0, 0);
@@ -120,23 +167,19 @@ async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) 
                 commands += 1;
             }
             SECOND => {
+                let before = answered(&team).await;
                 beside.push((script(block).spawn(), None));
                 last = None;
                 commands += 1;
-                let (requests, pending) = (team.requests(), ListParams::default());
-                eventually(&format!("somebody waits in {path}"), async || {
-                    let found = requests.list(&pending).await.expect("listed").items;
-                    let waits = |request: &konductor_crds::LeaseRequest| {
-                        request.status.as_ref().is_some_and(|status| status.phase == Some(RequestPhase::Pending))
-                    };
-                    if found.iter().any(waits) { Ok(()) } else { Err(format!("{found:#?}")) }
+                eventually(&format!("the second terminal of {path} holds or waits"), async || {
+                    let now = answered(&team).await;
+                    if now.is_subset(&before) { Err(format!("{now:?}")) } else { Ok(()) }
                 })
                 .await;
             }
             PRINTS => match (&last, beside.last_mut()) {
                 (Some(output), _) => {
-                    let said = format!("{}{}", output.stdout, output.stderr);
-                    says(&said, &block.text).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
+                    says(&output.stdout, &block.text).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
                 }
                 (None, Some((_, expected))) => *expected = Some(&block.text),
                 (None, None) => panic!("{path}: nothing has said {:?}", block.text),
@@ -145,17 +188,27 @@ async fn follow(plane: &ControlPlane, path: &str, page: &str) -> (usize, usize) 
                 apply(plane, &team, path, block).await;
                 manifests += 1;
             }
-            // Checked below; what is only shown; the rest of a page's words.
-            "console" | "text" => {}
+            // The commands are looked at below; the audit policy by `architecture`; a text is only shown.
+            "console" | "yaml audit" | "text" => {}
             other => panic!("{path} has a block of {other:?}, which nothing checks"),
         }
     }
     for (running, expected) in beside {
         let output = running.wait().await.succeeds();
-        let said = format!("{}{}", output.stdout, output.stderr);
-        says(&said, expected.unwrap_or_default()).unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
+        says(&output.stdout, expected.unwrap_or_default())
+            .unwrap_or_else(|problem| panic!("{path}: {problem}\n{output}"));
     }
     (commands, manifests)
+}
+
+/// The uids of requests that hold or wait, as the controller says.
+async fn answered(team: &Namespace<'_>) -> BTreeSet<String> {
+    let live = |request: &konductor_crds::LeaseRequest| {
+        let phase = request.status.as_ref().and_then(|status| status.phase);
+        matches!(phase, Some(RequestPhase::Pending | RequestPhase::Granted))
+    };
+    let requests = team.requests().list(&ListParams::default()).await.expect("listed").items;
+    requests.into_iter().filter(live).filter_map(|request| request.metadata.uid).collect()
 }
 
 /// Asks the API server for every object of a block, or makes it.
@@ -191,6 +244,28 @@ fn what_is_shown_and_not_run_has_a_reason() {
     assert!(NOT_RUN.iter().all(|(_, _, why)| why.len() > 15), "a reason is a sentence");
 }
 
+/// The errors that cannot be had in a page's own run are shown as koncli says them.
+#[test]
+fn the_errors_that_are_shown_are_those_that_are_said() {
+    let problems = [
+        Problem::NoController { waited: Duration::from_secs(10), left: "left".to_owned() },
+        Problem::NotInstalled,
+        Problem::Forbidden { access: Access::requests("create") },
+    ];
+    let said = problems.map(|problem| {
+        let error = Error::new("acquire", problem);
+        let help: String = error.help().iter().map(|line| format!("  {line}\n")).collect();
+        format!("koncli: {error}\n{help}")
+    });
+    let blocks = markdown::blocks(&repo::text("docs/troubleshooting.md"));
+    let shown: Vec<_> =
+        blocks.iter().filter(|block| block.info == "text" && block.text.starts_with("koncli: ")).collect();
+    assert_eq!(shown.len(), said.len());
+    for (block, said) in shown.iter().zip(&said) {
+        says(said, &block.text).unwrap_or_else(|problem| panic!("{problem}\n{said}"));
+    }
+}
+
 #[test]
 fn the_reference_is_what_the_programs_and_schemas_say() {
     for (path, text) in book::reference().expect("generated") {
@@ -218,6 +293,16 @@ fn every_link_leads_somewhere_and_every_page_is_in_the_contents() {
     let missing: Vec<_> =
         all.filter(|path| path != "docs/README.md" && !contents.contains(path.trim_start_matches("docs/"))).collect();
     assert!(missing.is_empty(), "docs/README.md does not list {missing:?}");
+
+    let shown: BTreeSet<String> = pages().values().flat_map(|page| book::links(page)).collect();
+    for picture in std::fs::read_dir(repo::path("docs/pictures")).expect("readable") {
+        let name = picture.expect("readable").file_name().to_string_lossy().into_owned();
+        let on_a_page = shown.iter().any(|link| link.ends_with(&format!("pictures/{name}")));
+        assert!(
+            on_a_page || name.ends_with(".yaml") || repo::text("README.md").contains(&name),
+            "no page shows {name}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use super::{
     markdown_table::{cell, table},
 };
 
+/// A line of a block has so many characters at most.
+const WIDTH: usize = 100;
+
 /// The page.
 pub fn page() -> String {
     let mut root = koncli::args::Cli::command();
@@ -55,11 +58,31 @@ fn walk(command: &mut Command, above: &str, contents: &mut Vec<String>, sections
     }
     let after = command.get_after_long_help().or(command.get_after_help());
     if let Some(after) = after {
-        sections.push_str(&format!("```text\n{}\n```\n\n", after.to_string().trim_end()));
+        sections.push_str(&format!("```text\n{}\n```\n\n", wrapped(after.to_string().trim_end())));
     }
     for sub in visible(command) {
         walk(&mut sub.clone(), &name, contents, sections);
     }
+}
+
+/// Paragraphs, broken where a terminal would; what is indented stays as it is.
+fn wrapped(text: &str) -> String {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        let words = if paragraph.starts_with(' ') { vec![paragraph] } else { paragraph.split(' ').collect() };
+        for word in words {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
 }
 
 fn options(args: &[&Arg]) -> String {
@@ -105,4 +128,32 @@ fn meaning(arg: &Arg) -> String {
         text.push_str(&format!(". Default: `{}`", defaults.join(" ")));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_flag_that_is_not_hidden_is_on_the_page() {
+        fn all(command: &Command, page: &str) -> usize {
+            let flags = command.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(Arg::get_long);
+            for flag in flags.filter(|flag| !["help", "version"].contains(flag)) {
+                assert!(page.contains(&format!("--{flag}")), "{} --{flag}", command.get_name());
+            }
+            visible(command).map(|sub| all(sub, page)).sum::<usize>() + 1
+        }
+        let page = page();
+        let commands = all(&koncli::args::Cli::command(), &page);
+        assert_eq!(page.matches("\n## koncli ").count() + 1, commands);
+        assert!(!page.contains("__watchdog"), "it is not for people");
+    }
+
+    #[test]
+    fn paragraphs_are_broken_and_examples_are_not() {
+        let long = "word ".repeat(30);
+        let text = wrapped(&format!("{long}\n  {long}"));
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.lines().next().is_some_and(|line| line.len() <= WIDTH));
+    }
 }
