@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::terminal::{Window, svg};
+use super::terminal::{COLUMNS, Window, svg};
 use crate::{ControlPlane, LeaseExt as _, Namespace, Output, User, eventually};
 
 /// Every picture of a terminal, by its path in the repository. The control plane has a controller.
@@ -19,9 +19,14 @@ pub async fn record(plane: &ControlPlane) -> BTreeMap<&'static str, String> {
     ])
 }
 
+/// A script that runs `$LINE` in a terminal as wide as the picture.
+fn in_terminal() -> String {
+    format!("script -qefc \"stty cols {COLUMNS}; $LINE\" /dev/null")
+}
+
 /// Runs a command line as in a terminal, to its end.
 async fn terminal(user: &User<'_>, line: &str) -> Output {
-    user.script("pod-a", "script -qefc \"$LINE\" /dev/null").env("LINE", line).env("TERM", "xterm").run().await
+    user.script("pod-a", &in_terminal()).env("LINE", line).env("TERM", "xterm").run().await
 }
 
 async fn typed(user: &User<'_>, window: Window, line: &str) -> Window {
@@ -35,9 +40,9 @@ async fn waiting(team: &Namespace<'_>, user: &User<'_>) -> String {
     let alice = typed(user, alice, "koncli lease create db-migration --ttl 10m").await;
     let alice = typed(user, alice, "koncli lease acquire db-migration --holder alice").await;
     let line = "koncli lease acquire db-migration --holder bob --wait --timeout=5m";
-    let command = user.script("pod-b", "script -qefc \"$LINE\" /dev/null").env("LINE", line).env("TERM", "xterm");
+    let command = user.script("pod-b", &in_terminal()).env("LINE", line).env("TERM", "xterm");
     let bob = command.spawn();
-    bob.says("1 of 1 in the queue").await;
+    bob.says("1 of 1 in line").await;
     let alice = typed(user, alice, "koncli lease release db-migration --holder alice").await;
     let bob = Window::new("bob").command(line, &bob.wait().await.succeeds().stdout);
     let bob = typed(user, bob, "koncli lease history db-migration").await;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// So many characters are in a line; a longer one is broken, as a terminal does it.
-const COLUMNS: usize = 100;
+pub(super) const COLUMNS: usize = 100;
 /// The width of a character of the font, and the height of a line, in pixels.
 const CHARACTER: f32 = 7.83;
 const LINE: f32 = 18.0;
