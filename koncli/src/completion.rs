@@ -187,9 +187,4 @@ mod tests {
             assert_eq!([options.namespace.as_deref(), options.context.as_deref(), kubeconfig], expected, "{line}");
         }
     }
-
-    #[test]
-    fn nothing_is_found_where_there_is_no_cluster_and_nobody_is_told() {
-        assert!(leases().candidates().is_empty());
-    }
 }

@@ -119,6 +119,13 @@ async fn bash_completes_names_of_the_cluster_that_was_typed() {
     admin("koncli -n prod lease status").await.succeeds().prints("<only-in-prod>");
     admin("koncli lease status --namespace").await.succeeds().prints("<prod>").prints("<team>");
 
+    // As a person does it: a bash on a terminal, a few letters, and Tab.
+    let shell = user.script("host", "exec bash --norc --noprofile -i").on_terminal(10, 100);
+    shell.types("source <(koncli completion bash); echo load''ed\n");
+    shell.says("loaded").await;
+    shell.types("koncli lease status rep\t");
+    shell.says("koncli lease status report ").await;
+
     // Nobody answers: silence, and soon. The port is nobody's.
     let away =
         user.script("host", &completed("koncli lease status")).env("KUBECONFIG", "nothing").run().await.succeeds();
