@@ -8,9 +8,10 @@ use std::{
 
 use futures::{FutureExt as _, future::join_all};
 use koncli::client::{Access, Error, Problem};
-use konductor_crds::v1::RequestPhase;
+use konductor_crds::{LeaseRequestSpec, LeaseSpec, v1::RequestPhase};
 use konductor_tests::{markdown::Block, *};
 use kube::api::ListParams;
+use serde_json::{Value, json};
 
 /// Runs beside what follows, which begins when its request holds or waits; it has to have ended well at the page's end.
 const SECOND: &str = "sh second terminal";
@@ -224,8 +225,53 @@ async fn apply(plane: &ControlPlane, team: &Namespace<'_>, path: &str, block: &B
             "yaml" => manifests::dry_run(plane.admin(), &manifest).await,
             _ => manifests::apply(plane.admin(), &manifest).await,
         };
-        done.unwrap_or_else(|problem| panic!("{path}: {problem:#}"));
+        let taken = done.unwrap_or_else(|problem| panic!("{path}: {problem:#}"));
+        let taken = serde_json::to_value(taken).expect("JSON");
+        assert!(
+            kept(&manifest.object, &taken),
+            "{path}: of {} the server has dropped something: {taken:#}",
+            manifest.title()
+        );
+        valid(&manifest.object).unwrap_or_else(|problem| panic!("{path}: {}: {problem}", manifest.title()));
     }
+}
+
+/// Whether everything that was given is in what was taken: a server drops the fields that it does not know.
+fn kept(given: &Value, taken: &Value) -> bool {
+    match (given, taken) {
+        (Value::Object(given), Value::Object(taken)) => {
+            given.iter().all(|(name, value)| taken.get(name).is_some_and(|taken| kept(value, taken)))
+        }
+        (Value::Array(given), Value::Array(taken)) => {
+            given.len() == taken.len() && given.iter().zip(taken).all(|(given, taken)| kept(given, taken))
+        }
+        _ => given == taken,
+    }
+}
+
+/// What the rules in our schemas say: a server before 1.25 does not read them.
+fn valid(object: &Value) -> Result<(), String> {
+    let spec = object["spec"].clone();
+    match object["kind"].as_str() {
+        Some("Lease") => {
+            let spec: LeaseSpec = serde_json::from_value(spec).map_err(|problem| problem.to_string())?;
+            spec.ttl_ms().map(drop).map_err(|problem| problem.to_string())
+        }
+        Some("LeaseRequest") => {
+            let spec: LeaseRequestSpec = serde_json::from_value(spec).map_err(|problem| problem.to_string())?;
+            spec.validate().map_err(|problem| problem.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_taken_as_it_stands_is_found() {
+    let object = |spec: Value| json!({"kind": "Lease", "spec": spec});
+    assert!(kept(&object(json!({"ttl": "1m"})), &object(json!({"ttl": "1m", "more": 1}))));
+    assert!(!kept(&object(json!({"ttl": "1m", "tll": "2m"})), &object(json!({"ttl": "1m"}))));
+    valid(&object(json!({"ttl": "15m"}))).expect("a duration");
+    valid(&object(json!({"ttl": "15 minutes"}))).expect_err("none");
 }
 
 #[test]
