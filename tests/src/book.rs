@@ -18,7 +18,7 @@ use crate::repo;
 
 pub use scenes::record;
 
-/// The pages of the reference, by their path in the repository: each is written by [`reference`], and nobody else.
+/// The pages of the reference, by their path in the repository: each is written by [`reference()`], and nobody else.
 ///
 /// # Errors
 /// If a program that says its own flags is not built.
