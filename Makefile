@@ -41,14 +41,18 @@ test: tools ## everything: lint, each crate alone, unit and integration tests, d
 	@$(MAKE) lint
 	$(call say,each crate builds alone)
 	@for crate in $(ALONE); do $(CARGO) check $(LOCKED) -q -p "$$crate"; done
-	$(call say,the binaries of a control plane)
+	$(call say,the binaries of a control plane$(,) Helm and Prometheus)
 	@tests/control-plane/assets >/dev/null
+	@tests/tools/assets >/dev/null
 	@$(MAKE) policies
 	$(call say,build)
 	@# With the tests and not before them: so the binaries share what is compiled for the tests.
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins --examples --tests
 	$(call say,$(if $(NEXTEST),unit and integration tests,unit and integration tests (cargo nextest is not installed: cargo test)))
 	@$(call run_tests,--workspace $(if $(NEXTEST),,--lib --bins --tests))
+	$(call say,spans to a collector: the feature otlp of the controller$(,) which nothing else is built with)
+	@# With --workspace for the same features of everything else; the program itself is not built, so it stays without.
+	@$(CARGO) test $(LOCKED) -q --workspace --features konductor-controller/otlp --lib -- otlp::
 	$(call say,doctests)
 	@$(CARGO) test $(LOCKED) -q --workspace --doc
 
@@ -66,6 +70,7 @@ unit: tools ## unit and property tests only, without a control plane
 
 it: tools ## the tests on real control planes; T=name runs those whose name contains it
 	@tests/control-plane/assets >/dev/null
+	@tests/tools/assets >/dev/null
 	@$(CARGO) build $(LOCKED) --workspace --lib --bins --examples --tests
 	@$(call run_tests,--workspace $(if $(NEXTEST),-E 'package(konductor-tests) and kind(test)',--test it) $(T))
 
@@ -130,9 +135,10 @@ policies: tools ## every policy of the library, in four languages, into target/p
 	$(call say,the library of policies)
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-library
 
-generate: tools ## crds/*.yaml, the JSON Schemas and docs/reference, from the types and the programs
+generate: tools ## crds/*.yaml, the JSON Schemas, docs/reference, from types and programs; what the chart carries
 	@$(CARGO) run $(LOCKED) -q -p konductor-crds --bin crdgen -- crds
 	@$(CARGO) run $(LOCKED) -q -p konductor-policy-abi --features schema --example schemagen
+	@deploy/generate
 	@$(CARGO) build $(LOCKED) -q --workspace --bins
 	@target/debug/konductor-book reference
 

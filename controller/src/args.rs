@@ -90,6 +90,12 @@ pub struct Args {
     #[arg(long, requires = "decision_journal")]
     pub print_journal: bool,
 
+    /// Send a span of every reconcile to the OpenTelemetry collector here, as JSON over HTTP, such as
+    /// http://localhost:4318. Absent: none.
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -143,6 +149,14 @@ impl Args {
         }
         if !(1..=100_000).contains(&self.max_waiting) {
             return Err(format!("--max-waiting is {}; it must be from 1 to 100000", self.max_waiting));
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(endpoint) = &self.otlp_endpoint
+            && endpoint.strip_prefix("http://").is_none_or(str::is_empty)
+        {
+            return Err(format!(
+                "--otlp-endpoint is {endpoint}; it must be an http:// URL, such as http://localhost:4318"
+            ));
         }
         if !(1..=256).contains(&self.workers) {
             return Err(format!("--workers is {}; it must be from 1 to 256", self.workers));

@@ -25,7 +25,7 @@ use konductor_policy::{
     journal::Record,
 };
 use tokio::{sync::Semaphore, task::JoinError};
-use tracing::{debug, info};
+use tracing::{debug, info, info_span};
 
 use self::{
     breaker::{Breaker, Paused},
@@ -36,7 +36,7 @@ use crate::{
     journal::Journal,
     observe::{Key, Observed, World},
     policies::{Policies, Resolved},
-    report::{Events, Metrics},
+    report::{Events, Metrics, PAUSED},
 };
 
 /// How many comparisons with shadow policies may be under way. What comes above it is not compared, and
@@ -154,6 +154,8 @@ struct Asking {
     now: Duration,
     /// JSON.
     params: String,
+    /// The resourceVersion of the Lease from which is decided: see [`Record::decision`].
+    decision: i64,
     /// What is asked and answered meanwhile, where there is a journal.
     records: Arc<Mutex<Vec<Record>>>,
 }
@@ -253,6 +255,7 @@ impl Decider {
                 key: key.clone(),
                 now: observed.reading.mono,
                 params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
+                decision: observed.snapshot.resource_version,
                 records: Arc::default(),
             },
             observed,
@@ -398,7 +401,7 @@ impl Decider {
         };
         let (key, digest, now) = (&asking.key, policy.digest(), asking.now);
         if let Err(Paused { why, again_in }) = breaker.permits(key, digest, now) {
-            self.metrics.decision_fault("Paused");
+            self.metrics.decision_fault(PAUSED);
             return Ok(Err(Failed { reason: POLICY_FAULT, message: why, again_in: Some(again_in) }));
         }
         let is_shadow = std::ptr::eq(breaker, &raw const self.shadow_breaker);
@@ -441,8 +444,9 @@ impl Decider {
         };
         let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
         let (asking, asked) = (asking.clone(), question.clone());
+        let span = info_span!("policy", policy = name, digest);
         let called = self.calls.run(move || {
-            let called = this.call(&policy, &name, &asking, &asked);
+            let called = span.in_scope(|| this.call(&policy, &name, &asking, &asked));
             drop(permit);
             called
         });
@@ -484,7 +488,8 @@ impl Decider {
             Some(_) => {
                 let (decided, tape) = policy.decide_taped(question, &asking.params);
                 let at = format_timestamp(question.now.0);
-                let record = Record::of(policy, name.to_owned(), at, question, &decided, tape);
+                let record = Record::of(policy, name.to_owned(), at, question, &decided, tape)
+                    .map(|record| Record { decision: asking.decision, ..record });
                 asking.records.lock().unwrap_or_else(PoisonError::into_inner).extend(record);
                 decided
             }

@@ -2,19 +2,28 @@
 
 use std::{future::Future, sync::Arc};
 
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::{
+    clock::Clock,
     observe::{Key, Synced, World},
     queue::Queue,
-    report::{Answers, Metrics},
+    report::{Answers, Format, Metrics},
 };
 
 /// What the endpoints tell of.
 #[derive(Clone)]
 pub struct Status {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The cache.
@@ -58,13 +67,13 @@ async fn ready(State(status): State<Status>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(status): State<Status>) -> impl IntoResponse {
-    let (leases, requests) = status.world.census();
-    status.metrics.census(&leases, &requests, status.queue.depth(), status.answers.under_way());
+async fn metrics(State(status): State<Status>, headers: HeaderMap) -> impl IntoResponse {
+    let census = status.world.census(status.clock.read());
+    status.metrics.census(&census, status.queue.depth(), status.answers.under_way());
+    let format = Format::accepted(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
     match status.metrics.encode() {
         Ok(text) => {
-            let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            (StatusCode::OK, [(axum::http::header::CONTENT_TYPE, content_type)], text).into_response()
+            (StatusCode::OK, [(header::CONTENT_TYPE, format.content_type())], format.text(text)).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -147,6 +147,7 @@ mod tests {
             at: "2026-01-01T00:00:00.000Z".to_owned(),
             lease: "ns/l".to_owned(),
             uid: "u".to_owned(),
+            decision: 7,
             policy: "p".to_owned(),
             digest: "d".to_owned(),
             cause: "request".to_owned(),

@@ -19,9 +19,12 @@ pub mod http;
 pub mod journal;
 pub mod leader;
 pub mod observe;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod policies;
 pub mod queue;
 pub mod reconcile;
 pub mod replica;
 pub mod report;
 pub mod run;
+pub mod telemetry;

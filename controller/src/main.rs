@@ -6,13 +6,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use konductor_controller::{
-    args::{Args, LogFormat},
-    journal,
-    run::run,
-};
+use konductor_controller::{args::Args, journal, run::run, telemetry};
 use konductor_policy::compile;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // The controller starts itself anew to compile a policy's module: see konductor_policy::compile.
@@ -35,21 +30,19 @@ fn main() -> ExitCode {
             }
         };
     }
-    let filter = EnvFilter::try_new(&args.log);
-    let Ok(filter) = filter else {
-        eprintln!("konductor-controller: --log {:?} is not a log filter; write info, debug, or module=level", args.log);
-        return ExitCode::from(2);
-    };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => logs.json().init(),
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("konductor-controller: cannot start threads: {error}");
             return ExitCode::FAILURE;
+        }
+    };
+    // What is still to be sent is sent when this is dropped.
+    let _telemetry = match telemetry::init(&args, runtime.handle()) {
+        Ok(telemetry) => telemetry,
+        Err(problem) => {
+            eprintln!("konductor-controller: {problem}");
+            return ExitCode::from(2);
         }
     };
     match runtime.block_on(run(args)) {

@@ -1,11 +1,13 @@
 //! Observe: watch events into a world, and the world into snapshots.
 
+mod census;
 mod convert;
 mod pods;
 mod snapshot;
 mod watch;
 mod world;
 
+pub use census::Census;
 pub use convert::{record, request_facts};
 pub(crate) use pods::ended;
 pub use pods::watch_pods;

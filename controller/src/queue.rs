@@ -23,7 +23,10 @@ pub struct Queue<K> {
 struct Inner<K> {
     ready: VecDeque<K>,
     queued: HashSet<K>,
-    running: HashSet<K>,
+    /// What is in work, and since when it was asked for.
+    running: HashMap<K, Instant>,
+    /// Since when a key is asked for that is not in work.
+    asked: HashMap<K, Instant>,
     /// Keys that were pushed while they ran: they go back in when they are done.
     again: HashSet<K>,
     timers: BTreeSet<(Instant, K)>,
@@ -36,7 +39,8 @@ impl<K: Clone + Eq + Hash + Ord> Default for Queue<K> {
             inner: Mutex::new(Inner {
                 ready: VecDeque::new(),
                 queued: HashSet::new(),
-                running: HashSet::new(),
+                running: HashMap::new(),
+                asked: HashMap::new(),
                 again: HashSet::new(),
                 timers: BTreeSet::new(),
                 timer_of: HashMap::new(),
@@ -54,8 +58,10 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
 
     /// Asks for a reconcile of this key, now.
     pub fn push(&self, key: K) {
+        let now = Instant::now();
         let mut inner = self.lock();
-        if inner.running.contains(&key) {
+        inner.asked.entry(key.clone()).or_insert(now);
+        if inner.running.contains_key(&key) {
             inner.again.insert(key);
             return;
         }
@@ -81,6 +87,23 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.changed.notify_one();
     }
 
+    /// As [`Queue::push_after`], by who has the key in work and has settled nothing: what was asked for stays asked
+    /// for since it was.
+    pub fn retry_after(&self, key: K, after: Duration) {
+        let mut inner = self.lock();
+        if let Some(since) = inner.running.get(&key).copied() {
+            inner.asked.insert(key.clone(), since);
+        }
+        drop(inner);
+        self.push_after(key, after);
+    }
+
+    /// Since when a key that is in work was asked for: how late the reconcile is.
+    #[must_use]
+    pub fn asked_since(&self, key: &K) -> Option<Instant> {
+        self.lock().running.get(key).copied()
+    }
+
     /// The next key to reconcile; waits for one. Every key that was popped must be given to
     /// [`Queue::done`].
     pub async fn pop(&self) -> K {
@@ -92,7 +115,8 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 if let Some(key) = inner.ready.pop_front() {
                     inner.queued.remove(&key);
                     inner.stop_timer(&key);
-                    inner.running.insert(key.clone());
+                    let since = inner.asked.remove(&key).unwrap_or_else(Instant::now);
+                    inner.running.insert(key.clone(), since);
                     if !inner.ready.is_empty() {
                         // One notice wakes one worker; pass it on while there is more to do.
                         self.changed.notify_one();
@@ -144,9 +168,11 @@ impl<K: Clone + Eq + Hash + Ord> Inner<K> {
             if *at > now {
                 break;
             }
-            let Some((_, key)) = self.timers.pop_first() else { break };
+            let Some((at, key)) = self.timers.pop_first() else { break };
             self.timer_of.remove(&key);
-            if self.running.contains(&key) {
+            // It was asked for at its deadline, however late somebody looks.
+            self.asked.entry(key.clone()).or_insert(at);
+            if self.running.contains_key(&key) {
                 self.again.insert(key);
             } else if self.queued.insert(key.clone()) {
                 self.ready.push_back(key);
@@ -204,6 +230,32 @@ mod tests {
             queue.done(&"a");
             assert!(tokio::time::timeout(Duration::from_secs(7_200), queue.pop()).await.is_err(), "one is enough");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_since_when_a_key_is_asked_for() {
+        let (queue, second) = (Queue::default(), Duration::from_secs(1));
+        let start = Instant::now();
+        queue.push("a");
+        tokio::time::advance(second).await;
+        queue.push("a");
+        assert_eq!((queue.pop().await, queue.asked_since(&"a")), ("a", Some(start)), "since the first wish");
+        queue.retry_after("a", second);
+        queue.done(&"a");
+        assert_eq!(queue.asked_since(&"a"), None, "nobody works on it");
+        tokio::time::advance(second).await;
+        assert_eq!((queue.pop().await, queue.asked_since(&"a")), ("a", Some(start)), "nothing was settled");
+        tokio::time::advance(second).await;
+        queue.push("a");
+        queue.done(&"a");
+        tokio::time::advance(second).await;
+        let while_it_ran = Some(start + 3 * second);
+        assert_eq!((queue.pop().await, queue.asked_since(&"a")), ("a", while_it_ran), "what came while it ran is new");
+        queue.push_after("a", second);
+        queue.done(&"a");
+        tokio::time::advance(5 * second).await;
+        let deadline = Some(start + 5 * second);
+        assert_eq!((queue.pop().await, queue.asked_since(&"a")), ("a", deadline), "a deadline that is looked at late");
     }
 
     #[tokio::test(start_paused = true)]

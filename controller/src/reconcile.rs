@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use konductor_core::{RequestId, Settings, orphans};
 use kube::Client;
-use tracing::{error, warn};
+use tokio::time::Instant;
+use tracing::{Instrument as _, error, info_span, warn};
 
 use crate::{
     clock::Clock,
@@ -61,6 +62,8 @@ pub enum Next {
     Await,
     /// Look again after this long, if nothing happens before.
     After(Duration),
+    /// Nothing was settled: look again after this long for what was to be done now.
+    Again(Duration),
 }
 
 /// Reconciles one key: a name and nothing else, so that a missed event and a restart look the same.
@@ -68,7 +71,10 @@ pub enum Next {
 /// # Errors
 /// When the API server's answer is not known. Nothing is reported then; the next reconcile starts
 /// from what is.
-pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
+///
+/// `asked` is when the news came, or the deadline, that it is for.
+#[tracing::instrument(skip_all, fields(lease = %key))]
+pub async fn reconcile(ctx: &Context, key: &Key, asked: Instant) -> Result<Next, CommitError> {
     let mut tries = 0;
     // Which requests the API server was asked about, and at which resourceVersion of the lease: while the
     // lease is what it was, nobody can have granted them since.
@@ -95,7 +101,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
                 ctx.answers.sweep(key, &plan.sweep);
                 return Ok(plan.wake_in.map_or(Next::Await, |wake| Next::After(millis(wake))));
             }
-            Sight::Unconfirmed(_) if tries >= CONFIRM_TRIES => return Ok(Next::After(CONFLICT_RETRY)),
+            Sight::Unconfirmed(_) if tries >= CONFIRM_TRIES => return Ok(Next::Again(CONFLICT_RETRY)),
             Sight::Unconfirmed(request) => {
                 tries += 1;
                 confirm(ctx, key, &request).await?;
@@ -111,7 +117,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
             request.answered = ctx.answers.on_the_way(&request.id.uid, request.version).or(request.answered);
         }
         let Ok(mut consulted) = ctx.decider.decide(key, &observed).await else {
-            return Ok(Next::After(BUSY_RETRY));
+            return Ok(Next::Again(BUSY_RETRY));
         };
         let version = observed.snapshot.resource_version;
         if settled.0 != version {
@@ -124,7 +130,7 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         }
         ctx.decider.record(&mut consulted, false);
         if tries >= CONFIRM_TRIES {
-            return Ok(Next::After(CONFLICT_RETRY));
+            return Ok(Next::Again(CONFLICT_RETRY));
         }
         tries += 1;
         for doubt in doubts {
@@ -138,12 +144,12 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         for map in &consulted.absent {
             if commit::policy_exists(&ctx.client, map).await? {
                 ctx.decider.record(&mut consulted, false);
-                return Ok(Next::After(BUSY_RETRY));
+                return Ok(Next::Again(BUSY_RETRY));
             }
         }
     }
     let status = commit::next_status(&observed, &consulted);
-    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).await;
+    let outcome = commit::compare_and_swap(&ctx.client, &observed, status).instrument(info_span!("commit")).await;
     let became_so = matches!(outcome, Ok(Outcome::Unchanged | Outcome::Committed(_)));
     ctx.decider.record(&mut consulted, became_so);
     let outcome = outcome?;
@@ -152,9 +158,10 @@ pub async fn reconcile(ctx: &Context, key: &Key) -> Result<Next, CommitError> {
         Outcome::Gone => drop(ctx.world.delete_lease(&observed.lease)),
         Outcome::Unchanged | Outcome::Conflict => {}
     }
+    ctx.metrics.committed(&consulted.plan.notices, &outcome, asked.elapsed());
     report::publish(key, &observed, &consulted, &outcome, &ctx.answers, &ctx.events, &ctx.metrics);
     Ok(match outcome {
-        Outcome::Conflict | Outcome::Gone => Next::After(CONFLICT_RETRY),
+        Outcome::Conflict | Outcome::Gone => Next::Again(CONFLICT_RETRY),
         Outcome::Unchanged | Outcome::Committed(_) => {
             consulted.plan.wake_in.map_or(Next::Await, |wake| Next::After(millis(wake)))
         }
@@ -193,15 +200,18 @@ pub async fn work(
             key = queue.pop() => key,
         };
         let started = std::time::Instant::now();
+        let asked = queue.asked_since(&key).unwrap_or_else(Instant::now);
         // A panic must not take the key with it: it would stay marked as running for ever.
         let (task_ctx, task_key) = (ctx.clone(), key.clone());
-        let ended = tokio::spawn(async move { reconcile(&task_ctx, &task_key).await }).await;
+        let ended = tokio::spawn(async move { reconcile(&task_ctx, &task_key, asked).await }).await;
         ctx.metrics.reconciled(started.elapsed());
         match ended {
             Ok(Ok(next)) => {
                 failures.forget(&key);
-                if let Next::After(wake) = next {
-                    queue.push_after(key.clone(), wake);
+                match next {
+                    Next::Await => {}
+                    Next::After(wake) => queue.push_after(key.clone(), wake),
+                    Next::Again(pause) => queue.retry_after(key.clone(), pause),
                 }
             }
             Ok(Err(failure)) => {
@@ -209,13 +219,13 @@ pub async fn work(
                 ctx.metrics.api_error("commit");
                 let pause = failures.pause(&key);
                 warn!(lease = %key, error = report::chain(&failure), retry_ms = pause.as_millis(), "cannot reconcile");
-                queue.push_after(key.clone(), pause);
+                queue.retry_after(key.clone(), pause);
             }
             Err(panic) => {
                 ctx.metrics.outcome("panic");
                 let pause = failures.pause(&key);
                 error!(lease = %key, %panic, "the reconcile panicked; this is a defect");
-                queue.push_after(key.clone(), pause);
+                queue.retry_after(key.clone(), pause);
             }
         }
         queue.done(&key);
@@ -246,7 +256,7 @@ impl Failures {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use konductor_core::{Answer, Ending, Millis, RequestAnswer};
     use konductor_crds::{
         Lease, LeaseRequest, LeaseRequestSpec, LeaseRequestStatus, LeaseSpec, LeaseStatus,
@@ -329,7 +339,7 @@ mod tests {
             skew: Duration::ZERO,
         };
         before(&ctx);
-        reconcile(&ctx, &Key::new("ns", "l")).await.expect("an end");
+        reconcile(&ctx, &Key::new("ns", "l"), Instant::now()).await.expect("an end");
         asked.lock().expect("lock").clone()
     }
 
@@ -400,6 +410,12 @@ mod tests {
         request.metadata.uid = Some("u".to_owned());
         request.metadata.resource_version = Some(version.to_owned());
         request
+    }
+
+    /// A free lease that somebody gets.
+    #[cfg(feature = "otlp")]
+    pub(crate) async fn one_grant() {
+        assert_eq!(asked_for_a_grant("100", &[]).await, ["write Held"]);
     }
 
     // A replica that was frozen has fresh leases beside old requests: see Observed::in_doubt.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod events;
+mod format;
 mod metrics;
 mod policies;
 
@@ -13,7 +14,8 @@ use kube::{Resource, ResourceExt as _};
 
 pub use answers::Answers;
 pub use events::Events;
-pub use metrics::Metrics;
+pub use format::Format;
+pub use metrics::{Metrics, PAUSED};
 pub use policies::PolicyMetrics;
 
 use crate::{
@@ -34,6 +36,8 @@ pub fn publish(
 ) {
     metrics.outcome(outcome.name());
     let plan = &consulted.plan;
+    let decision = observed.snapshot.resource_version;
+    tracing::debug!(lease = %key, decision, outcome = outcome.name(), "reconciled");
     match outcome {
         // What was planned has not happened, and will be planned anew.
         Outcome::Conflict | Outcome::Gone => return,
@@ -53,31 +57,33 @@ pub fn publish(
     for notice in &plan.notices {
         metrics.notice(notice);
         events.notice(&observed.lease, notice);
-        tell(key, consulted, notice);
+        tell(key, decision, consulted, notice);
     }
 }
 
 /// The apiVersion of our own objects.
 pub const API_VERSION: &str = "konductor.io/v1";
 
-fn tell(key: &Key, consulted: &Consulted, notice: &Notice) {
+/// One line an outcome. `decision` is the resourceVersion of the Lease from which it was decided: the write was
+/// conditional on it, so no other decision of the same number has become so, of this Lease or of any.
+fn tell(key: &Key, decision: i64, consulted: &Consulted, notice: &Notice) {
     let (policy, digest) = consulted.decider.as_ref().map_or(("", ""), |(n, d)| (n.as_str(), d.as_str()));
     match notice {
         Notice::Granted { holder, token, waited } => {
-            tracing::info!(lease = %key, holder, token, waited_ms = waited.0, policy, digest, "granted");
+            tracing::info!(lease = %key, decision, holder, token, waited_ms = waited.0, policy, digest, "granted");
         }
         Notice::Ended { holder, token, how } => {
-            tracing::info!(lease = %key, holder, token, how = ?how, "ended");
+            tracing::info!(lease = %key, decision, holder, token, how = ?how, "ended");
         }
-        Notice::Renewed { holder } => tracing::debug!(lease = %key, holder, "renewed"),
+        Notice::Renewed { holder } => tracing::debug!(lease = %key, decision, holder, "renewed"),
         Notice::RenewalRefused { holder, reason } => {
-            tracing::info!(lease = %key, holder, reason, policy, digest, "renewal refused");
+            tracing::info!(lease = %key, decision, holder, reason, policy, digest, "renewal refused");
         }
         Notice::Preempting { holder, by, deadline } => {
-            tracing::info!(lease = %key, holder, by, deadline_ms = deadline.0, policy, digest, "preempting");
+            tracing::info!(lease = %key, decision, holder, by, deadline_ms = deadline.0, policy, digest, "preempting");
         }
         Notice::Denied { holder, reason } => {
-            tracing::info!(lease = %key, holder, reason, policy, digest, "denied");
+            tracing::info!(lease = %key, decision, holder, reason, policy, digest, "denied");
         }
     }
 }

@@ -60,6 +60,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         decision_journal,
         decision_journal_size,
         print_journal: _,
+        #[cfg(feature = "otlp")]
+            otlp_endpoint: _,
         log_format: _,
         log: _,
     } = args;
@@ -92,7 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // None of its tasks may end before the process does.
     let Replica { mut tasks, world, queue, answers, synced, loaded, reconciling } = Replica::start(Surroundings {
         client: client.clone(),
-        clock,
+        clock: clock.clone(),
         seed: RandomState::new().hash_one(std::process::id()),
         host,
         calls: Calls::Apart,
@@ -119,7 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ))
     });
     let http_stop = stopping.clone();
-    let status = Status { metrics, world, queue, answers: answers.clone(), synced, loaded };
+    let status = Status { clock, metrics, world, queue, answers: answers.clone(), synced, loaded };
     let server = tokio::spawn(http::serve(listener, status, stopped(http_stop)));
 
     let mut reconciler = tokio::spawn(reconciling.run(is_leader, stopping));

@@ -1,7 +1,9 @@
 //! What was typed: commands, flags and their help, nothing that acts.
 
+mod program;
 mod run;
 mod verify;
+mod watch;
 mod workbench;
 
 use std::{path::PathBuf, time::Duration};
@@ -9,8 +11,12 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use konductor_crds::time::{parse_duration, parse_ttl};
 
+use crate::completion;
+
+pub use program::{NAME, as_typed, command, file_name, parse, program};
 pub use run::{OnLost, OnceCommand, RunArgs};
 pub use verify::{RecordArgs, VerifyArgs};
+pub use watch::WatchArgs;
 pub use workbench::{BenchArgs, EvalArgs, InspectArgs, NewArgs, ReplayArgs, SimulateArgs, TestArgs};
 
 /// Singleton execution and leader election in Kubernetes.
@@ -36,11 +42,11 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Namespace [default: the kubeconfig context's, in a Pod the Pod's own, else "default"]
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME", add = completion::namespaces())]
     pub namespace: Option<String>,
 
     /// Context of the kubeconfig [default: its current one]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = completion::contexts())]
     pub context: Option<String>,
 
     /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, else the Pod's service account]
@@ -87,12 +93,21 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Write a completion script for a shell to stdout
     #[command(
-        after_help = "Examples:\n  koncli completion bash > /etc/bash_completion.d/koncli\n  source <(koncli completion zsh)"
+        after_help = "The shell then asks koncli, and koncli the cluster: names of leases, policies, namespaces and contexts are completed, those that you may list. An answer that takes more than two seconds is none. After an upgrade, load the script again.\n\nExamples:\n  source <(koncli completion bash)                              # and this line in ~/.bashrc\n  source <(koncli completion zsh)                               # and this line in ~/.zshrc, behind compinit\n  koncli completion fish > ~/.config/fish/completions/koncli.fish"
     )]
     Completion {
         /// The shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+    /// Write the manual: one page a command into a directory, or the first page to stdout
+    #[command(
+        after_help = "Examples:\n  koncli man | man -l -\n  koncli man /usr/local/share/man/man1    # then: man koncli-lease-acquire"
+    )]
+    Man {
+        /// The directory, which is made if there is none [default: the first page to stdout]
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
     },
     /// Write the version
     Version,
@@ -128,6 +143,9 @@ pub enum LeaseCommand {
         after_help = "The policy itself is asked, here, with the leases and requests as they are: who would get the lease if its holder released it, and at which priority somebody would be next. Nothing is changed. An uploaded policy can be asked by whoever may read its ConfigMap (ClusterRole konductor-policy-author).\n\nExamples:\n  koncli lease explain db-migration\n  koncli lease explain db-migration --holder pod-c\n  koncli lease explain db-migration --holder pod-c --priority 10"
     )]
     Explain(ExplainArgs),
+    /// Watch leases, who waits and hand-overs, live
+    #[command(visible_alias = "top", after_help = watch::WATCH_HELP)]
+    Watch(WatchArgs),
     /// List leases
     List(ListArgs),
     /// Create a lease
@@ -151,6 +169,7 @@ pub enum LeaseCommand {
 #[derive(Debug, Args)]
 pub struct NameArgs {
     /// Name of the lease
+    #[arg(add = completion::leases())]
     pub name: String,
 }
 
@@ -158,6 +177,7 @@ pub struct NameArgs {
 #[derive(Debug, Args)]
 pub struct HolderArgs {
     /// Name of the lease
+    #[arg(add = completion::leases())]
     pub name: String,
     /// Who holds it [default: $HOSTNAME, else the host's name: in a Pod, the Pod's]
     #[arg(long, value_name = "HOLDER")]
@@ -202,6 +222,7 @@ pub struct ReleaseArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Name of the lease
+    #[arg(add = completion::leases())]
     pub name: String,
     /// What this holder's request would need to win; if it does not wait: what one would need that it makes now
     #[arg(long, value_name = "HOLDER")]
@@ -237,13 +258,13 @@ pub struct CreateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub renewable: Option<bool>,
     /// Which policy decides [default: the namespace's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completion::policies())]
     pub policy: Option<String>,
     /// Parameters of the policy, a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     pub params: Option<JsonObject>,
     /// A second policy that is asked too and only compared
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completion::policies())]
     pub shadow: Option<String>,
     /// What happens when the policy fails: the built-in rules decide, or nothing is granted
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -271,6 +292,7 @@ pub enum PolicyCommand {
     )]
     Upload {
         /// Name of the policy
+        #[arg(add = completion::policies())]
         name: String,
         /// The module, a .wasm file
         file: PathBuf,
@@ -290,11 +312,13 @@ pub enum PolicyCommand {
     )]
     Status {
         /// Name of the policy
+        #[arg(add = completion::policies())]
         name: String,
     },
     /// Delete an uploaded policy
     Delete {
         /// Name of the policy
+        #[arg(add = completion::policies())]
         name: String,
     },
     /// Begin a policy: sources, fixtures, a scenario, and how to build it

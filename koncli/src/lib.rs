@@ -10,5 +10,7 @@
 pub mod args;
 pub mod client;
 pub mod commands;
+pub mod completion;
 pub mod output;
+mod pending;
 pub mod text;

@@ -5,11 +5,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use koncli::{args::Cli, commands};
+use koncli::{args, commands, completion};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    if completion::answered() {
+        return ExitCode::SUCCESS;
+    }
+    let cli = match args::parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

@@ -1,6 +1,7 @@
 //! How things are written: data to stdout, talk to stderr.
 
 use std::{
+    ffi::OsStr,
     fmt::Display,
     io::{self, IsTerminal as _, Write as _},
     time::{SystemTime, UNIX_EPOCH},
@@ -10,7 +11,7 @@ use konductor_crds::time::parse_timestamp;
 use serde::Serialize;
 
 use crate::{
-    args::{Format, Global},
+    args::{self, Format, Global},
     client::{Error, Problem, Result},
     text::span,
 };
@@ -88,18 +89,33 @@ impl Output {
     pub fn is_live(&self) -> bool {
         !self.quiet && io::stderr().is_terminal()
     }
+
+    /// Whether a picture on stdout that changes is welcome: for people, on a terminal that can be drawn on.
+    #[must_use]
+    pub fn is_canvas(&self) -> bool {
+        let draws = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+        let people = matches!(self.format, Format::Text | Format::Wide);
+        draws && people && !self.quiet && io::stdout().is_terminal()
+    }
+}
+
+/// Whether what is drawn on a terminal may have colours: not if `NO_COLOR` is set to anything (no-color.org), nor on a
+/// terminal that says that it has none.
+#[must_use]
+pub fn may_colour(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && term.is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 /// Says something on stderr. Nobody is left to be told if that fails.
 fn talk(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "koncli: {text}");
+    let _ = writeln!(io::stderr().lock(), "{}: {text}", args::program());
 }
 
 /// Writes an error: what was attempted and why it failed, what to do, and the cause.
 pub fn report(error: &Error) {
-    let mut text = format!("koncli: {error}\n");
+    let mut text = format!("{}: {error}\n", args::program());
     for line in error.help() {
-        text.push_str(&format!("  {line}\n"));
+        text.push_str(&format!("  {}\n", args::as_typed(&line)));
     }
     if let Some(cause) = std::error::Error::source(error) {
         text.push_str(&format!("  cause: {cause}\n"));
@@ -190,6 +206,21 @@ mod tests {
         assert_eq!(table.to_string(), "NAME          HOLDER\ndb-migration  -\nx             pod-a");
         assert_eq!(table.take_last_line(), "x             pod-a");
         assert_eq!(table.to_string(), "");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_have_them_and_people_who_want_them() {
+        for (no_color, term, expected) in [
+            (None, Some("xterm-256color"), true),
+            (Some(""), Some("xterm"), true),
+            (Some("1"), Some("xterm"), false),
+            (Some("0"), Some("xterm"), false),
+            (None, Some("dumb"), false),
+            (None, Some(""), false),
+            (None, None, false),
+        ] {
+            assert_eq!(may_colour(no_color.map(OsStr::new), term.map(OsStr::new)), expected, "{no_color:?} {term:?}");
+        }
     }
 
     #[test]

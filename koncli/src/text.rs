@@ -1,5 +1,7 @@
 //! Small things about texts for people.
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr};
+
 /// The longest list of suggestions.
 const SIMILAR_MAX: usize = 3;
 
@@ -52,6 +54,40 @@ pub fn span(ms: i64) -> String {
     }
 }
 
+/// A text from elsewhere on one line, without what a terminal would obey.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// How many columns of a terminal a text takes.
+#[must_use]
+pub fn width(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// A text that takes at most so many columns; where something is cut off, it says so.
+#[must_use]
+pub fn fit(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    let mut left = columns.saturating_sub(1);
+    for c in text.chars() {
+        let wide = c.width().unwrap_or_default();
+        if wide > left {
+            break;
+        }
+        left -= wide;
+        kept.push(c);
+    }
+    if columns > 0 {
+        kept.push('…');
+    }
+    kept
+}
+
 /// A number of bytes for people.
 #[must_use]
 pub fn bytes(count: usize) -> String {
@@ -92,5 +128,21 @@ mod tests {
         assert_eq!(bytes(12), "12 B");
         assert_eq!(bytes(79_000), "78 KiB");
         assert_eq!(bytes(1_600_000), "1.5 MiB");
+    }
+
+    #[test]
+    fn texts_fit_and_cannot_steer_a_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{9b}d"), "a [2Jb c d");
+        for (text, columns, fitted) in [
+            ("pod-a", 5, "pod-a"),
+            ("pod-a", 4, "pod…"),
+            ("pod-a", 1, "…"),
+            ("pod-a", 0, ""),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+        ] {
+            assert_eq!(fit(text, columns), fitted, "{text} in {columns}");
+            assert!(width(fitted) <= columns);
+        }
     }
 }

@@ -296,6 +296,11 @@ async fn koncli_prints_the_json_that_scripts_rely_on() {
     team.delete_request(&request).await;
     team.lease_is("x", "free", |lease| lease.holder().is_none_or(str::is_empty)).await;
 
+    team.create_lease("r", "1m").await;
+    user.koncli("lease run r --once v1 --holder me -- true").run().await.succeeds();
+    let module = plane.directory().join("module.wasm");
+    std::fs::write(&module, policies::always("{}")).expect("written");
+
     let recording = plane.directory().join("x.jsonl");
     let mut now = Map::new();
     for (name, words) in [
@@ -305,6 +310,13 @@ async fn koncli_prints_the_json_that_scripts_rely_on() {
         ("lease status", "lease status x"),
         ("lease list", "lease list"),
         ("lease history", "lease history x"),
+        ("lease watch", "lease watch x --for 1ms"),
+        ("lease once list", "lease once list r"),
+        ("lease once clear", "lease once clear r v1"),
+        ("man", "man manual"),
+        ("policy inspect", "policy inspect module.wasm"),
+        ("policy upload", "policy upload up module.wasm --no-check"),
+        ("policy delete", "policy delete up"),
         ("lease explain", "lease explain x --holder other"),
         ("lease create", "lease create new --ttl 1m"),
         ("lease delete", "lease delete new"),

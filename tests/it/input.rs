@@ -34,7 +34,7 @@ async fn is_unharmed(controller: &Controller, team: &Namespace<'_>) {
     hold(team, "sound", "somebody").await;
     let metrics = controller.metrics().await;
     for outcome in ["panic", "error"] {
-        assert_eq!(metrics.sum("konductor_reconciles_total", &[("outcome", outcome)]), None, "{}", metrics.text());
+        assert_eq!(metrics.sum("konductor_reconciles_total", &[("outcome", outcome)]), Some(0.0), "{}", metrics.text());
     }
 }
 

@@ -5,18 +5,22 @@
 
 mod admission;
 mod architecture;
+mod chart;
 mod compat;
 mod control_plane;
 mod crash;
 mod docs;
+mod errors;
 mod expiry;
 mod explain;
+mod guard;
 mod hostile;
 mod input;
 mod koncli;
 mod lease_api;
 mod lifecycle;
 mod manifests;
+mod monitoring;
 mod pods;
 mod policy;
 mod policy_runtime;
@@ -29,3 +33,4 @@ mod smoke;
 mod storm;
 mod torture;
 mod verify;
+mod watch;

@@ -93,6 +93,31 @@ async fn every_manifest_of_the_repository_is_valid() {
     plane.install().await;
 }
 
+/// The image is Debian's, without anything installed into it, and is made of the release that compiles for it.
+#[test]
+fn the_image_has_the_libraries_that_its_programs_need() {
+    let dockerfile = repo::text("deploy/Dockerfile");
+    let stages: Vec<&str> = dockerfile.lines().filter(|line| line.starts_with("FROM ")).collect();
+    assert_eq!(stages.len(), 2, "{stages:?}");
+    assert!(stages.iter().all(|stage| stage.contains("bookworm")), "another glibc than it was linked with: {stages:?}");
+    for program in ["konductor-controller", "koncli"] {
+        let path = binary(program).expect("built");
+        let output = std::process::Command::new("readelf").arg("-d").arg(&path).output().expect("the linker's readelf");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let needed: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("(NEEDED)"))
+            .filter_map(|line| line.split('[').nth(1)?.split(']').next())
+            .collect();
+        assert!(needed.contains(&"libc.so.6"), "{program}: {said}");
+        for library in needed {
+            let there =
+                ["libc.so.6", "libm.so.6", "libgcc_s.so.1"].contains(&library) || library.starts_with("ld-linux");
+            assert!(there, "{program} needs {library}, which debian:bookworm-slim has not");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_invalid_spec_is_refused_by_name() {
     let plane = ControlPlane::installed().await;

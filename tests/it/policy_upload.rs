@@ -147,7 +147,7 @@ async fn a_restart_finds_what_was_compiled_and_deleting_frees_it() {
 
     let controller = Controller::start(&plane, options()).await;
     let metrics = controller.metrics().await;
-    assert_eq!((looked(&metrics, "hit"), looked(&metrics, "miss")), (Some(1.0), None), "{}", metrics.text());
+    assert_eq!((looked(&metrics, "hit"), looked(&metrics, "miss")), (Some(1.0), Some(0.0)), "{}", metrics.text());
     hold(&team, "x", "a").await;
     assert_eq!(decider(&team.lease("x").await).1, digest_of(&module));
     controller.terminate().await;

@@ -79,7 +79,7 @@ async fn a_recorded_storm_is_fine_and_every_forgery_is_found() {
     assert_eq!((&recorded[0]["type"], &recorded[recorded.len() - 1]["type"]), (&json!("RECORDING"), &json!("END")));
     assert!(!std::fs::read_to_string(&file).expect("readable").contains("managedFields"), "it is not trimmed");
 
-    let verify = |file: &Path| viewer.koncli("lease verify -o json").arg(file).run();
+    let verify = |file: &Path| viewer.koncli("lease verify --max-clock-skew 0s -o json").arg(file).run();
     let fine = verify(&file).await.succeeds();
     let figures = &fine.json()["figures"];
     println!("recording: {figures}");
@@ -172,7 +172,7 @@ async fn a_recording_ends_as_it_is_told_and_says_why() {
     recorder.signal(Signal::INT);
     recorder.wait().await.succeeds();
     assert!(!std::fs::read_to_string(&file).expect("readable").contains("other"), "more was recorded than was named");
-    let fine = user.koncli("lease verify -o json").arg(&file).run().await.succeeds().json();
+    let fine = user.koncli("lease verify --max-clock-skew 0s -o json").arg(&file).run().await.succeeds().json();
     let figures = &fine["figures"];
     assert_eq!(
         (&figures["leases"], &figures["holds"], &figures["grants"]),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{ControlPlane, Exit, Process, Signal, eventually};
+use crate::{ControlPlane, Exit, Process, Signal, Terminal, eventually};
 
 /// How long a command may run before it is killed and the test fails.
 const RUN_MOST: Duration = Duration::from_secs(120);
@@ -120,6 +120,18 @@ impl Cli {
         let process = Process::start(&self.shown, self.command, &err, Some(&out))
             .unwrap_or_else(|problem| panic!("{}: {problem:#}", self.shown));
         Running { process, shown: self.shown, out, err, started }
+    }
+
+    /// Starts it on a terminal of its own, one that has colours.
+    ///
+    /// # Panics
+    /// If there is no terminal to be had.
+    #[must_use]
+    pub fn on_terminal(self, rows: u16, columns: u16) -> Terminal {
+        // What a test sets itself stays.
+        let has_term = self.command.get_envs().any(|(name, _)| name == "TERM");
+        let cli = if has_term { self } else { self.env("TERM", "xterm-256color") };
+        Terminal::start(&cli.command, rows, columns)
     }
 
     /// Runs it to its end.

@@ -81,6 +81,26 @@ impl<'p> User<'p> {
 }
 
 impl ControlPlane {
+    /// koncli as the administrator.
+    ///
+    /// # Panics
+    /// If koncli is not built.
+    #[must_use]
+    pub fn koncli(&self, words: &str) -> Cli {
+        let path = binary("koncli").unwrap_or_else(|problem| panic!("{problem:#}"));
+        Cli::new(self, &path, &self.admin_kubeconfig()).words(words)
+    }
+
+    /// A bash script as the administrator, with koncli on PATH.
+    ///
+    /// # Panics
+    /// If koncli is not built.
+    #[must_use]
+    pub fn admin_script(&self, text: &str) -> Cli {
+        let path = binary("koncli").unwrap_or_else(|problem| panic!("{problem:#}"));
+        Cli::new(self, Path::new("bash"), &self.admin_kubeconfig()).tool("koncli", &path).arg("-c").arg(text)
+    }
+
     /// A kubeconfig for a service account that exists, with a token that kube-apiserver has issued for it.
     ///
     /// # Panics

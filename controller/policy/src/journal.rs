@@ -27,6 +27,10 @@ pub struct Record {
     pub lease: String,
     /// The lease's uid.
     pub uid: String,
+    /// The resourceVersion of the Lease from which it was decided: what the log lines of the controller call `decision`.
+    /// Every question on the way to one decision has the same. 0 where there is no API server, and of old records.
+    #[serde(default)]
+    pub decision: i64,
     /// The policy's name.
     pub policy: String,
     /// The module that was asked: `sha256:` and hexadecimal.
@@ -83,6 +87,7 @@ impl Record {
             at,
             lease: format!("{}/{}", question.lease.namespace, question.lease.name),
             uid: question.lease.uid.clone(),
+            decision: 0,
             policy: name,
             digest: policy.digest().to_owned(),
             cause: question.cause.as_str().to_owned(),
@@ -136,6 +141,7 @@ mod tests {
             at: "2026-01-01T00:00:00.000Z".to_owned(),
             lease: "default/db".to_owned(),
             uid: "u".to_owned(),
+            decision: 0,
             policy: "default".to_owned(),
             digest: "sha256:00".to_owned(),
             cause: "request".to_owned(),

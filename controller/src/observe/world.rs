@@ -420,23 +420,6 @@ impl World {
     pub fn leases(&self, wanted: impl Fn(&Lease) -> bool) -> Vec<Arc<Lease>> {
         self.lock().leases.values().filter(|e| wanted(&e.object)).map(|e| e.object.clone()).collect()
     }
-
-    /// How many leases there are in each phase and how many requests in each phase, for the metrics.
-    #[must_use]
-    pub fn census(&self) -> (HashMap<&'static str, i64>, HashMap<&'static str, i64>) {
-        let inner = self.lock();
-        let mut leases = HashMap::from([("Available", 0), ("Held", 0), ("Expired", 0)]);
-        for entry in inner.leases.values() {
-            let phase = entry.object.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
-            *leases.entry(phase.as_str()).or_insert(0) += 1;
-        }
-        let mut requests = HashMap::from([("Pending", 0), ("Granted", 0), ("Denied", 0), ("Finished", 0)]);
-        for entry in inner.requests.values().flat_map(BTreeMap::values) {
-            let phase = entry.object.status.as_ref().and_then(|s| s.phase).unwrap_or(RequestPhase::Pending);
-            *requests.entry(phase.as_str()).or_insert(0) += 1;
-        }
-        (leases, requests)
-    }
 }
 
 impl Inner {

@@ -25,7 +25,7 @@ use kube::{
 };
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::Metrics;
 use crate::{
@@ -165,7 +165,10 @@ impl AnswerJobs {
             async move {
                 let done = tokio::time::timeout(API_TIMEOUT, write(&client, &job)).await;
                 let problem = match done {
-                    Ok(Ok(())) => return,
+                    Ok(Ok(())) => {
+                        tell(&job, &metrics);
+                        return;
+                    }
                     Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409 | 422) => {
                         // Gone, or changed since it was seen. The watch tells what there is now, and this
                         // is for when it already has.
@@ -184,6 +187,20 @@ impl AnswerJobs {
             }
         })
         .await;
+    }
+}
+
+/// An answer was written. What happened to a lease was told with its write; that a request was given up, or not even
+/// listened to, is told here.
+fn tell(job: &Job, metrics: &Metrics) {
+    let What::Answer { answer, .. } = &job.what else { return };
+    let reason = word(answer);
+    metrics.answered(reason);
+    match answer {
+        Answer::Invalid { .. } | Answer::Crowded { .. } | Answer::TimedOut { .. } | Answer::Lost => {
+            info!(lease = %job.key, request = job.request.name, uid = job.request.uid, reason, "answered");
+        }
+        _ => debug!(lease = %job.key, request = job.request.name, uid = job.request.uid, reason, "answered"),
     }
 }
 
@@ -214,32 +231,62 @@ fn phase(answer: &Answer) -> RequestPhase {
     }
 }
 
+/// All that [`word`] can say.
+pub(super) const WORDS: [&str; 13] = [
+    WAITING,
+    LEASE_NOT_FOUND,
+    LEASE_DELETED,
+    LEASE_GRANTED,
+    DENIED_BY_POLICY,
+    INVALID_REQUEST,
+    TOO_MANY_WAITING,
+    RELEASED,
+    EXPIRED,
+    PREEMPTED,
+    FORCE_RELEASED,
+    SUPERSEDED,
+    TIMED_OUT,
+];
+
+/// The answer in one word: the status' reason, and the label of a metric.
+fn word(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Pending => WAITING,
+        Answer::NoLease => LEASE_NOT_FOUND,
+        Answer::Lost => LEASE_DELETED,
+        Answer::Granted { .. } => LEASE_GRANTED,
+        Answer::Denied { .. } => DENIED_BY_POLICY,
+        Answer::Invalid { .. } => INVALID_REQUEST,
+        Answer::Crowded { .. } => TOO_MANY_WAITING,
+        Answer::Over(Ending::Released) => RELEASED,
+        Answer::Over(Ending::Expired) => EXPIRED,
+        Answer::Over(Ending::Preempted) => PREEMPTED,
+        Answer::Over(Ending::ForceReleased) => FORCE_RELEASED,
+        Answer::Over(Ending::Superseded) | Answer::Superseded => SUPERSEDED,
+        Answer::TimedOut { .. } => TIMED_OUT,
+    }
+}
+
 /// The status that says this answer.
 fn status(answer: &Answer, sequence: i64) -> LeaseRequestStatus {
-    let (reason, message) = match answer {
-        Answer::Pending => (WAITING, "It waits for its turn.".to_owned()),
-        Answer::NoLease => {
-            (LEASE_NOT_FOUND, "There is no Lease of that name in this namespace; it waits for one.".to_owned())
-        }
-        Answer::Lost => (
-            LEASE_DELETED,
-            "The Lease knows nothing of its hold any more: it was deleted, or its status was.".to_owned(),
-        ),
-        Answer::Granted { .. } => (LEASE_GRANTED, "It holds the lease.".to_owned()),
-        Answer::Denied { reason } if reason.is_empty() => (DENIED_BY_POLICY, "The policy gave no reason.".to_owned()),
-        Answer::Denied { reason } => (DENIED_BY_POLICY, reason.clone()),
-        Answer::Invalid { problem } => (INVALID_REQUEST, problem.clone()),
-        Answer::Crowded { most } => {
-            (TOO_MANY_WAITING, format!("{most} requests wait for the lease already; ask again later"))
-        }
-        Answer::Over(Ending::Released) => (RELEASED, "It gave the lease back.".to_owned()),
-        Answer::Over(Ending::Expired) => (EXPIRED, "Its hold ran out.".to_owned()),
-        Answer::Over(Ending::Preempted) => (PREEMPTED, "Its hold was handed over to another request.".to_owned()),
-        Answer::Over(Ending::ForceReleased) => (FORCE_RELEASED, "A person took its hold away.".to_owned()),
+    let reason = word(answer);
+    let message = match answer {
+        Answer::Pending => "It waits for its turn.".to_owned(),
+        Answer::NoLease => "There is no Lease of that name in this namespace; it waits for one.".to_owned(),
+        Answer::Lost => "The Lease knows nothing of its hold any more: it was deleted, or its status was.".to_owned(),
+        Answer::Granted { .. } => "It holds the lease.".to_owned(),
+        Answer::Denied { reason } if reason.is_empty() => "The policy gave no reason.".to_owned(),
+        Answer::Denied { reason } => reason.clone(),
+        Answer::Invalid { problem } => problem.clone(),
+        Answer::Crowded { most } => format!("{most} requests wait for the lease already; ask again later"),
+        Answer::Over(Ending::Released) => "It gave the lease back.".to_owned(),
+        Answer::Over(Ending::Expired) => "Its hold ran out.".to_owned(),
+        Answer::Over(Ending::Preempted) => "Its hold was handed over to another request.".to_owned(),
+        Answer::Over(Ending::ForceReleased) => "A person took its hold away.".to_owned(),
         Answer::Over(Ending::Superseded) | Answer::Superseded => {
-            (SUPERSEDED, "A newer request of the same holder took its place.".to_owned())
+            "A newer request of the same holder took its place.".to_owned()
         }
-        Answer::TimedOut { why } => (TIMED_OUT, why.clone()),
+        Answer::TimedOut { why } => why.clone(),
     };
     let mut status = LeaseRequestStatus {
         phase: Some(phase(answer)),
@@ -253,4 +300,26 @@ fn status(answer: &Answer, sequence: i64) -> LeaseRequestStatus {
         status.expires = Some(format_timestamp(expires.0));
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_known_from_the_start() {
+        // By the source: nothing else can list what a match says.
+        let source = include_str!("answers.rs");
+        let function = source.split("fn word(").nth(1).and_then(|rest| rest.split("\n}\n").next()).expect("it is here");
+        let said: Vec<&str> = function
+            .lines()
+            .filter_map(|line| line.split(" => ").nth(1))
+            .map(|word| word.trim_end_matches(','))
+            .collect();
+        let list = source.split("const WORDS").nth(1).and_then(|rest| rest.split("];").next()).expect("it is here");
+        assert_eq!(said.len(), WORDS.len());
+        for word in said {
+            assert!(list.contains(&format!("    {word},")), "{word} is not in WORDS");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Prometheus metrics. Every label has a bounded set of values: names of leases, holders and
 //! policies never are labels.
 
-use std::{collections::HashMap, sync::atomic::AtomicU64, time::Duration};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
-use konductor_core::{Ending, Notice};
+use konductor_core::{Clamp, Ending, Notice, Refusal};
+use konductor_policy::Fault;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{
@@ -17,11 +18,21 @@ use prometheus_client::{
 };
 
 use super::policies::PolicyMetrics;
+use crate::{commit::Outcome, observe::Census};
 
 /// One label. A slice of pairs is a label set; a type of its own for each would say no more.
 type Label = [(&'static str, &'static str); 1];
 type Counters = Family<Label, Counter>;
 type Gauges = Family<Label, Gauge>;
+type Histograms = Family<Label, Histogram, fn() -> Histogram>;
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// What a lease was before a grant: free, or somebody else's.
+const FREE: &str = "free";
+const HAND_OVER: &str = "hand_over";
+
+/// The result of asking a policy that is not asked for a while, because it has failed.
+pub const PAUSED: &str = "Paused";
 
 /// Every metric of the controller.
 #[derive(Debug)]
@@ -41,6 +52,8 @@ pub struct Metrics {
     shadow: Counters,
     journal: Counters,
     grant_wait: Histogram,
+    grant_latency: Histograms,
+    answers: Counters,
     reconcile_seconds: Histogram,
     api_errors: Counters,
     events_dropped: Counter,
@@ -48,9 +61,35 @@ pub struct Metrics {
     leader: Gauge,
     leases: Gauges,
     requests: Gauges,
+    not: Gauges,
+    oldest_wait: Seconds,
+    overdue: Seconds,
     queue_depth: Gauge,
     answers_under_way: Gauge,
-    start: Gauge<f64, AtomicU64>,
+    start: Seconds,
+}
+
+/// A family of counters whose labels are known: they begin at zero and not with the first event, which a rate or an
+/// increase would not see otherwise.
+pub(super) fn known<'a>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: impl IntoIterator<Item = &'a &'static str>,
+) -> Counters {
+    let counters: Counters = added(registry, name, help);
+    for value in values {
+        drop(counters.get_or_create(&[(label, *value)]));
+    }
+    counters
+}
+
+/// A span as a gauge.
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Seconds {
+    let gauge = Seconds::default();
+    registry.register_with_unit(name, help, Unit::Seconds, gauge.clone());
+    gauge
 }
 
 /// Registers a metric that begins at zero, and gives it back to be counted with.
@@ -88,17 +127,47 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("konductor");
         let r = &mut registry;
-        let start = Gauge::default();
-        r.register_with_unit("start_time", "When the process started, since the epoch", Unit::Seconds, start.clone());
+        let start = seconds(r, "start_time", "When the process started, since the epoch");
+        // 0.5 ms to 65 s: an API server that is near and idle, to one that has been away.
+        let grant_latency = Histograms::new_with_constructor(|| Histogram::new(exponential_buckets(5e-4, 2.0, 18)));
+        for kind in [FREE, HAND_OVER] {
+            drop(grant_latency.get_or_create(&[("kind", kind)]));
+        }
+        r.register_with_unit(
+            "grant_latency",
+            "Time from what allowed a grant (a request, a release, a deadline) to its commit, by what the lease was before",
+            Unit::Seconds,
+            grant_latency.clone(),
+        );
+        let faults = Fault::REASONS.iter().chain(&["ok", PAUSED]);
+        let clamps = [Clamp::Ttl, Clamp::Grace, Clamp::Wake, Clamp::Reason].map(Clamp::rule);
         r.register("build", "The version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
-            reconciles: added(r, "reconciles", "Reconciles by how they ended"),
+            reconciles: known(
+                r,
+                "reconciles",
+                "Reconciles by how they ended",
+                "outcome",
+                &["unchanged", "committed", "conflict", "gone", "error", "panic"],
+            ),
             grants: added(r, "grants", "Grants"),
-            ends: added(r, "holds_ended", "Holds that have ended, by how"),
-            renewals: added(r, "renewals", "Renewals by whether they were given"),
+            ends: known(
+                r,
+                "holds_ended",
+                "Holds that have ended, by how",
+                "how",
+                &["released", "expired", "preempted", "force_released", "superseded"],
+            ),
+            renewals: known(r, "renewals", "Renewals by whether they were given", "result", &["renewed", "refused"]),
             preemptions: added(r, "preemptions", "Holders asked to hand over"),
             denials: added(r, "requests_denied", "Requests denied by a policy"),
-            decisions: added(r, "policy_decisions", "Calls of a policy by result: ok, or the kind of fault"),
+            decisions: known(
+                r,
+                "policy_decisions",
+                "Calls of a policy by result: ok, or the kind of fault",
+                "result",
+                faults,
+            ),
             // 2 µs to 0.26 s: a native function to the outermost fence.
             decision_seconds: measured(
                 r,
@@ -116,19 +185,41 @@ impl Metrics {
                 Some(Unit::Bytes),
                 exponential_buckets(65_536.0, 2.0, 9),
             ),
-            guard: added(r, "guard", "Proposals of policies refused or cut by the guard, by rule"),
-            shadow: added(
+            guard: known(
+                r,
+                "guard",
+                "Proposals of policies refused or cut by the guard, by rule",
+                "rule",
+                Refusal::RULES.iter().chain(&clamps),
+            ),
+            shadow: known(
                 r,
                 "shadow_comparisons",
                 "Decisions of shadow policies compared with the real ones, by result",
+                "result",
+                &["same", "different", "failed", "skipped"],
             ),
-            journal: added(r, "journal_records", "Records for the journal of decisions, by what became of them"),
+            journal: known(
+                r,
+                "journal_records",
+                "Records for the journal of decisions, by what became of them",
+                "result",
+                &["written", "dropped", "too_long", "failed"],
+            ),
             grant_wait: measured(
                 r,
                 "grant_wait",
                 "Time from first seeing a request to its grant",
                 Some(Unit::Seconds),
                 exponential_buckets(0.001, 4.0, 12),
+            ),
+            grant_latency,
+            answers: known(
+                r,
+                "answers",
+                "Statuses of requests that were written, by their reason",
+                "reason",
+                &super::answers::WORDS,
             ),
             reconcile_seconds: measured(
                 r,
@@ -137,12 +228,29 @@ impl Metrics {
                 Some(Unit::Seconds),
                 exponential_buckets(1e-4, 2.0, 16),
             ),
-            api_errors: added(r, "api_errors", "Failed calls of the API server, by operation"),
+            api_errors: known(
+                r,
+                "api_errors",
+                "Failed calls of the API server, by operation",
+                "operation",
+                &["commit", "answer", "event", "watch", "pods"],
+            ),
             events_dropped: added(r, "events_dropped", "Events that were not written because too many waited"),
             policies: PolicyMetrics::register(r),
             leader: added(r, "leader", "1 while this replica reconciles"),
             leases: added(r, "leases", "Leases by phase"),
             requests: added(r, "lease_requests", "LeaseRequests by phase"),
+            not: added(r, "leases_with_problem", "Leases of which this condition is False"),
+            oldest_wait: seconds(
+                r,
+                "oldest_wait",
+                "For how long the request waits that has waited longest; 0 for none",
+            ),
+            overdue: seconds(
+                r,
+                "overdue",
+                "How long ago the hold should have ended that should have ended first and still stands; 0 for none",
+            ),
             queue_depth: added(r, "queue_depth", "Leases that wait to be reconciled"),
             answers_under_way: added(r, "answers_under_way", "Statuses of requests that are being written"),
             start,
@@ -168,6 +276,21 @@ impl Metrics {
     /// A reconcile has ended so.
     pub fn outcome(&self, name: &'static str) {
         self.reconciles.get_or_create(&[("outcome", name)]).inc();
+    }
+
+    /// What was planned has come to this, so long after it could.
+    pub fn committed(&self, notices: &[Notice], outcome: &Outcome, after: Duration) {
+        let granted = notices.iter().any(|notice| matches!(notice, Notice::Granted { .. }));
+        if granted && matches!(outcome, Outcome::Committed(_)) {
+            let ended = notices.iter().any(|notice| matches!(notice, Notice::Ended { .. }));
+            let kind = if ended { HAND_OVER } else { FREE };
+            self.grant_latency.get_or_create(&[("kind", kind)]).observe(after.as_secs_f64());
+        }
+    }
+
+    /// The status of a request was written, with this reason: one of our words.
+    pub fn answered(&self, reason: &'static str) {
+        self.answers.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// A reconcile took so long.
@@ -264,19 +387,18 @@ impl Metrics {
     }
 
     /// What there is, counted when it is asked for.
-    pub fn census(
-        &self,
-        leases: &HashMap<&'static str, i64>,
-        requests: &HashMap<&'static str, i64>,
-        queue_depth: usize,
-        answers: usize,
-    ) {
-        for (phase, count) in leases {
+    pub fn census(&self, census: &Census, queue_depth: usize, answers: usize) {
+        for (phase, count) in &census.leases {
             self.leases.get_or_create(&[("phase", phase)]).set(*count);
         }
-        for (phase, count) in requests {
+        for (phase, count) in &census.requests {
             self.requests.get_or_create(&[("phase", phase)]).set(*count);
         }
+        for (condition, count) in &census.not {
+            self.not.get_or_create(&[("condition", condition)]).set(*count);
+        }
+        self.oldest_wait.set(census.oldest_wait.as_secs_f64());
+        self.overdue.set(census.overdue.as_secs_f64());
         self.queue_depth.set(i64::try_from(queue_depth).unwrap_or(i64::MAX));
         self.answers_under_way.set(i64::try_from(answers).unwrap_or(i64::MAX));
     }

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::metrics::{added, measured};
+use super::metrics::{added, known, measured};
 
 type Counters = Family<[(&'static str, &'static str); 1], Counter>;
 
@@ -31,9 +31,21 @@ pub struct PolicyMetrics {
 impl PolicyMetrics {
     pub(super) fn register(r: &mut Registry) -> Self {
         Self {
-            loads: added(r, "policy_loads", "Policy modules looked at, by outcome"),
+            loads: known(
+                r,
+                "policy_loads",
+                "Policy modules looked at, by outcome",
+                "outcome",
+                &["active", "refused", "known_bad", "rolled_back", "failing"],
+            ),
             rejects: added(r, "policy_rejects", "Policy modules refused, by reason"),
-            cache: added(r, "policy_cache", "Where the machine code of policy modules was looked for, by result"),
+            cache: known(
+                r,
+                "policy_cache",
+                "Where the machine code of policy modules was looked for, by result",
+                "result",
+                &["shared", "hit", "miss", "tampered", "not_kept"],
+            ),
             // 1 ms to 16 s: a tiny module to the deadline.
             compile: measured(
                 r,

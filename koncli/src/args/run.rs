@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{AcquireArgs, duration};
-use crate::client::Key;
+use crate::{client::Key, completion};
 
 /// `koncli lease run`.
 #[derive(Debug, Args)]
@@ -45,11 +45,13 @@ pub enum OnceCommand {
     /// List what was completed under a lease
     List {
         /// Name of the lease
+        #[arg(add = completion::leases())]
         name: String,
     },
     /// Forget that something was completed, so that it runs again
     Clear {
         /// Name of the lease
+        #[arg(add = completion::leases())]
         name: String,
         /// The keys
         #[arg(required_unless_present = "all", conflicts_with = "all")]

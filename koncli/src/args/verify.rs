@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::duration;
+use crate::completion;
 
 pub(super) const RECORD_HELP: &str = "It writes one JSON object a line: first everything that there is (LIST, LISTED), then every change that the API server tells (ADDED, MODIFIED, DELETED), each with the time at which it was seen. Objects are trimmed to what verify looks at. It goes on through broken watches and restarts of the API server; where changes may be missing it writes a line GAP. It ends with a line END at Ctrl-C, SIGTERM or --for, with exit code 0, and with exit code 1 when --max-size is reached.\n\nIt needs the verbs list and watch on leases and leaserequests (ClusterRole konductor-lease-viewer).\n\nExamples:\n  koncli lease record --file history.jsonl\n  koncli lease record db-migration --for 1h | gzip > history.jsonl.gz\n  koncli lease record -A --file all.jsonl --max-size 2Gi";
 
@@ -19,7 +20,7 @@ pub(super) fn verify_help() -> String {
 #[derive(Debug, Args)]
 pub struct RecordArgs {
     /// Names of leases [default: all]
-    #[arg(value_name = "LEASE")]
+    #[arg(value_name = "LEASE", add = completion::leases())]
     pub leases: Vec<String>,
     /// In all namespaces
     #[arg(short = 'A', long)]

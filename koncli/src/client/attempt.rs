@@ -28,6 +28,7 @@ use super::{
     renew::Raised,
     watch::{self, From, Seen, Watch},
 };
+use crate::pending::{Pending, if_any};
 
 /// The time between two beats. Three of them fit into the validity, so that one may be lost.
 const BEAT: Duration = Duration::from_secs(10);
@@ -101,20 +102,6 @@ impl std::convert::From<LeaseRequest> for Created {
 
 /// The value that a beat raised the counter to, when it was sent, and what came of it.
 type Beaten = (i64, Moment, Raised);
-
-type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Waits for something that may not have been begun.
-async fn if_any<T>(pending: &mut Option<Pending<T>>) -> T {
-    match pending {
-        Some(future) => {
-            let value = future.as_mut().await;
-            *pending = None;
-            value
-        }
-        None => std::future::pending().await,
-    }
-}
 
 async fn next_if_any<K>(watch: &mut Option<Watch<K>>) -> Option<Result<Seen<K>, CallFailure>> {
     match watch {

@@ -27,6 +27,8 @@ pub struct Connection {
     pub client: kube::Client,
     /// The namespace that is meant.
     pub namespace: String,
+    /// What has named that namespace, for people: `--namespace`.
+    pub namespace_from: String,
     /// The API server's address.
     pub server: String,
     /// Whether it is the API server of the cluster that this process runs in, by its service account.
@@ -49,14 +51,28 @@ impl std::fmt::Debug for Connection {
 pub async fn connect(options: &ConnectOptions) -> Result<Connection> {
     const DOING: &str = "connect to the API server";
     let unusable = |why: String| Error::new(DOING, Problem::NoCluster(why));
-    let (config, in_cluster) = configuration(options).await.map_err(unusable)?;
+    let Found { config, in_cluster, context } = configuration(options).await.map_err(unusable)?;
     let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace_from = match (&options.namespace, &context) {
+        (Some(_), _) => "--namespace".to_owned(),
+        (None, Some((context, true))) => format!("the kubeconfig's context \"{context}\""),
+        (None, Some((context, false))) => format!("no one: the kubeconfig's context \"{context}\" names none"),
+        (None, None) => "the Pod's service account".to_owned(),
+    };
     let server = config.cluster_url.to_string();
     let client = konductor_connect::client(config).map_err(|error| unusable(error.to_string()))?;
-    Ok(Connection { client, namespace, server, in_cluster })
+    Ok(Connection { client, namespace, namespace_from, server, in_cluster })
 }
 
-async fn configuration(options: &ConnectOptions) -> Result<(Config, bool), String> {
+/// A configuration, and where it comes from.
+struct Found {
+    config: Config,
+    in_cluster: bool,
+    /// The context of the kubeconfig, and whether it names a namespace.
+    context: Option<(String, bool)>,
+}
+
+async fn configuration(options: &ConnectOptions) -> Result<Found, String> {
     let by_name = options.kubeconfig.is_some() || options.context.is_some();
     let file = match &options.kubeconfig {
         Some(path) => Kubeconfig::read_from(path).map_err(|error| told(&error, Some(path))),
@@ -66,28 +82,30 @@ async fn configuration(options: &ConnectOptions) -> Result<(Config, bool), Strin
     let from_file = match file {
         Ok(file) => {
             let has_proxy = names_proxy(&file, options.context.as_deref());
+            let context = context_of(&file, options.context.as_deref());
+            let others = similar_contexts(&file, options.context.as_deref());
             match Config::from_custom_kubeconfig(file, &selected).await {
-                Ok(config) => Ok((config, has_proxy)),
-                Err(error) => Err(told(&error, options.kubeconfig.as_deref())),
+                Ok(config) => Ok((config, has_proxy, context)),
+                Err(error) => Err(told(&error, options.kubeconfig.as_deref()) + &others),
             }
         }
         Err(why) => Err(why),
     };
     let why = match from_file {
-        Ok((mut config, has_proxy)) => {
+        Ok((mut config, has_proxy, context)) => {
             // A proxy of the environment is meant for other hosts than these.
             if !has_proxy
                 && is_direct(config.cluster_url.host().unwrap_or_default(), std::env::var("NO_PROXY").ok().as_deref())
             {
                 config.proxy_url = None;
             }
-            return Ok((config, false));
+            return Ok(Found { config, in_cluster: false, context });
         }
         Err(why) if by_name => return Err(why),
         Err(why) => why,
     };
     match Config::incluster() {
-        Ok(config) => Ok((config, true)),
+        Ok(config) => Ok(Found { config, in_cluster: true, context: None }),
         Err(_) => Err(format!("{why}; and this is not a Pod with a service account")),
     }
 }
@@ -105,6 +123,30 @@ fn told(error: &dyn std::error::Error, path: Option<&Path>) -> String {
     match path {
         Some(path) if !text.contains(&path.display().to_string()) => format!("{}: {text}", path.display()),
         _ => text,
+    }
+}
+
+/// The context that is meant, and whether it names a namespace.
+fn context_of(file: &Kubeconfig, context: Option<&str>) -> Option<(String, bool)> {
+    let name = context.or(file.current_context.as_deref())?;
+    let context = file.contexts.iter().find(|named| named.name == name)?.context.as_ref();
+    Some((name.to_owned(), context.is_some_and(|context| context.namespace.is_some())))
+}
+
+/// What to say about a context that is not there.
+fn similar_contexts(file: &Kubeconfig, context: Option<&str>) -> String {
+    /// A kubeconfig of a large company has hundreds.
+    const SHOWN: usize = 10;
+    let Some(context) = context.filter(|name| !file.contexts.iter().any(|named| named.name == *name)) else {
+        return String::new();
+    };
+    let names: Vec<String> = file.contexts.iter().map(|named| named.name.clone()).collect();
+    let near = crate::text::similar(context, names.clone());
+    match (near.is_empty(), names.len()) {
+        (_, 0) => "; the kubeconfig has no contexts".to_owned(),
+        (false, _) => format!("; similar ones there: {}", near.join(", ")),
+        (true, 1..=SHOWN) => format!("; there are: {}", names.join(", ")),
+        (true, _) => String::new(),
     }
 }
 
@@ -174,11 +216,17 @@ mod tests {
             };
             let connection = connect(&options).await.expect("connects");
             assert_eq!(connection.namespace, expected);
+            let from = match (namespace, context) {
+                (Some(_), _) => "--namespace",
+                (None, Some(_)) => "the kubeconfig's context \"b\"",
+                (None, None) => "no one: the kubeconfig's context \"a\" names none",
+            };
+            assert_eq!(connection.namespace_from, from);
         }
-        let unknown = ConnectOptions { kubeconfig: Some(path), context: Some("z".to_owned()), namespace: None };
+        let unknown = ConnectOptions { kubeconfig: Some(path), context: Some("elsewhere".to_owned()), namespace: None };
         let error = connect(&unknown).await.expect_err("no such context");
         assert_eq!(error.exit_code(), 5);
-        assert!(error.to_string().contains('z'), "{error}");
+        assert!(error.to_string().contains("elsewhere") && error.to_string().contains("there are: a, b"), "{error}");
         std::fs::remove_dir_all(&directory).expect("removed");
     }
 }

@@ -1,8 +1,12 @@
 //! What can go wrong, said so that a person knows what to do and a script knows what happened.
 
+mod access;
+
 use std::{fmt, time::Duration};
 
 use konductor_crds::{Lease, v1::LeasePhase};
+
+pub use access::Access;
 
 /// The result of everything in this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -33,7 +37,16 @@ impl Error {
     #[must_use]
     pub fn from_call(doing: impl Into<String>, failure: CallFailure) -> Self {
         let (problem, cause) = failure.explain();
-        Self(Box::new(Inner { doing: doing.into(), problem, notes: Vec::new(), cause }))
+        let refused = cause.as_ref().map(ToString::to_string).unwrap_or_default();
+        let grants = match &problem {
+            Problem::Forbidden { access } => access::grants(&refused, *access),
+            _ => None,
+        };
+        let error = Self(Box::new(Inner { doing: doing.into(), problem, notes: Vec::new(), cause }));
+        match grants {
+            Some(command) => error.with_note(format!("who may grant it says: {command}")),
+            None => error,
+        }
     }
 
     /// Adds something that the reader should know beside the problem.
@@ -158,62 +171,6 @@ pub struct Stop {
     pub exit_code: u8,
 }
 
-/// What was done to what: the words of RBAC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
-    /// `get`, `list`, `watch`, `create`, `patch` or `delete`.
-    pub verb: &'static str,
-    /// The resource with its group: `leases.konductor.io`.
-    pub resource: &'static str,
-}
-
-impl Access {
-    /// A verb on Leases.
-    #[must_use]
-    pub const fn leases(verb: &'static str) -> Self {
-        Self { verb, resource: "leases.konductor.io" }
-    }
-
-    /// A verb on the status of Leases.
-    #[must_use]
-    pub const fn lease_status(verb: &'static str) -> Self {
-        Self { verb, resource: "leases.konductor.io/status" }
-    }
-
-    /// A verb on LeaseRequests.
-    #[must_use]
-    pub const fn requests(verb: &'static str) -> Self {
-        Self { verb, resource: "leaserequests.konductor.io" }
-    }
-
-    /// A verb on ConfigMaps.
-    #[must_use]
-    pub const fn config_maps(verb: &'static str) -> Self {
-        Self { verb, resource: "configmaps" }
-    }
-
-    /// A verb on Events.
-    #[must_use]
-    pub const fn events(verb: &'static str) -> Self {
-        Self { verb, resource: "events" }
-    }
-
-    /// The ClusterRole of `deploy/` that has it, and what else that role is for.
-    fn role(&self) -> (&'static str, &'static str) {
-        match (self.resource, self.verb) {
-            ("configmaps" | "events", _) => ("konductor-policy-author", "to upload policies"),
-            ("leases.konductor.io/status", _) => ("konductor-lease-operator", "to release by force"),
-            _ => ("konductor-lease-user", "what acquire, renew and release need"),
-        }
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.verb, self.resource)
-    }
-}
-
 /// What a client saw of a lease that it does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaseSeen {
@@ -306,15 +263,18 @@ impl Problem {
                     "create it: koncli lease create {name} -n {namespace} --ttl 10m (or add --create --ttl 10m to acquire)"
                 )];
                 if !similar.is_empty() {
-                    lines.push(format!("leases with a similar name there: {}", similar.join(", ")));
+                    lines.insert(0, format!("leases with a similar name there: {}", similar.join(", ")));
                 }
                 return lines;
             }
             Self::Forbidden { access } => {
-                let (role, allows) = access.role();
+                let enough = if access.only_looks() { "; konductor-lease-viewer is enough to look" } else { "" };
                 return vec![format!(
-                    "ask for the ClusterRole {role} in this namespace (it allows {allows}), or for a role with the verb \"{}\" on \"{}\"",
-                    access.verb, access.resource
+                    "ask for the ClusterRole {} in this namespace (it allows {}{enough}), or for a role with the verb \"{}\" on \"{}\"",
+                    access.role(),
+                    access.allows(),
+                    access.verb,
+                    access.resource
                 )];
             }
             Self::NotInstalled => &[
@@ -426,7 +386,7 @@ impl CallFailure {
             kube::Error::Api(status) => match (missing(status), status.code) {
                 (Some(Missing::Namespace(name)), _) => Problem::NotFound(format!("there is no namespace \"{name}\"")),
                 (Some(Missing::Object), _) => Problem::NotFound(status.message.clone()),
-                (Some(Missing::Resource), _) if self.access.resource.ends_with("konductor.io") => Problem::NotInstalled,
+                (Some(Missing::Resource), _) if self.access.is_ours() => Problem::NotInstalled,
                 (_, 401) => Problem::Unauthorized,
                 (_, 403) if is_admission(&status.message) => Problem::NotAdmitted(status.message.clone()),
                 (_, 403) => Problem::Forbidden { access: self.access },
@@ -576,6 +536,7 @@ mod tests {
         assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("User \"x\"")));
         for (access, role) in [
             (Access::leases("create"), "konductor-lease-user"),
+            (Access::leases("list"), "konductor-lease-viewer is enough to look"),
             (Access::lease_status("patch"), "konductor-lease-operator"),
             (Access::config_maps("create"), "konductor-policy-author"),
         ] {

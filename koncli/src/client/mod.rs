@@ -29,6 +29,7 @@ mod follow;
 mod guard;
 mod hold;
 mod keeper;
+mod missing;
 mod names;
 mod once;
 mod owner;
@@ -170,23 +171,6 @@ impl Client {
         }
     }
 
-    /// The error for a lease that is missing, with names that it may have been meant to be.
-    async fn no_such_lease(&self, lease: &str, doing: &str) -> Error {
-        // Names to suggest are a courtesy: one attempt, and no error if it fails.
-        let params = ListParams::default().limit(500);
-        let listing = tokio::time::timeout(Duration::from_secs(2), self.leases.list_metadata(&params));
-        let names = match listing.await {
-            Ok(Ok(list)) => list.items.into_iter().filter_map(|item| item.metadata.name).collect(),
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        };
-        let problem = Problem::NoSuchLease {
-            name: lease.to_owned(),
-            namespace: self.namespace.clone(),
-            similar: crate::text::similar(lease, names),
-        };
-        Error::new(doing, problem)
-    }
-
     /// The requests that wait for a lease, in the order in which the default policy would serve
     /// them: by priority, then as they arrived.
     ///
@@ -209,13 +193,7 @@ impl Client {
             }
         }
         waiting.retain(is_pending);
-        let default_priority = lease.spec.priority.unwrap_or_default();
-        waiting.sort_by_cached_key(|request| {
-            let arrived = request.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond());
-            let sequence = request.status.as_ref().and_then(|status| status.sequence).unwrap_or(i64::MAX);
-            let priority = request.spec.priority.unwrap_or(default_priority);
-            (std::cmp::Reverse(priority), arrived, sequence, request.metadata.name.clone())
-        });
+        in_line(lease, &mut waiting);
         Ok(waiting)
     }
 
@@ -261,6 +239,18 @@ impl Client {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// Puts the requests that wait for a lease in the order in which the default policy would serve them.
+pub(crate) fn in_line<R: std::borrow::Borrow<LeaseRequest>>(lease: &Lease, waiting: &mut [R]) {
+    let default_priority = lease.spec.priority.unwrap_or_default();
+    waiting.sort_by_cached_key(|request| {
+        let request = request.borrow();
+        let arrived = request.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond());
+        let sequence = request.status.as_ref().and_then(|status| status.sequence).unwrap_or(i64::MAX);
+        let priority = request.spec.priority.unwrap_or(default_priority);
+        (std::cmp::Reverse(priority), arrived, sequence, request.metadata.name.clone())
+    });
 }
 
 /// Whether a request waits, or will as soon as a controller sees it.

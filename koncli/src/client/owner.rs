@@ -132,6 +132,7 @@ mod tests {
         });
         Connection {
             client: kube::Client::new(service, namespace),
+            namespace_from: String::new(),
             namespace: namespace.to_owned(),
             server: "http://test".to_owned(),
             in_cluster: false,

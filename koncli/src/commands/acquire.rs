@@ -84,15 +84,20 @@ pub(super) async fn acquire(
     mut seen: impl FnMut(&Lease),
 ) -> Result<Hold> {
     let line = RefCell::new(Line::new(out, &want.lease));
+    let tell = |text: &str| {
+        // What is told does not stand behind the line.
+        line.borrow().clear();
+        out.say(text);
+    };
     let progress = |progress: Progress<'_>| match progress {
         Progress::Requested { request } => out.detail(format_args!("request {request}")),
         Progress::Waiting { lease } => {
             seen(lease);
             line.borrow_mut().lease(lease);
         }
-        Progress::Outage { why } => out.say(format_args!("the API server cannot be reached, trying again: {why}")),
-        Progress::Recovered => out.say("the API server can be reached again"),
-        Progress::Lapsed => out.say("the request lapsed while it could not be kept alive; made a new one"),
+        Progress::Outage { why } => tell(&format!("the API server cannot be reached, trying again: {why}")),
+        Progress::Recovered => tell("the API server can be reached again"),
+        Progress::Lapsed => tell("the request lapsed while it could not be kept alive; made a new one"),
     };
     let acquiring = client.acquire_until(want, stop, progress);
     let acquired = tokio::select! {

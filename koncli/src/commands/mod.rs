@@ -6,6 +6,7 @@ mod delete;
 mod explain;
 mod history;
 mod list;
+mod man;
 mod once;
 mod policy;
 mod record;
@@ -16,14 +17,12 @@ mod signals;
 mod status;
 mod verify;
 mod waiting;
-
-use std::io::Write as _;
-
-use clap::CommandFactory as _;
+mod watch;
 
 use crate::{
-    args::{Cli, Command, Format, Global, LeaseCommand, OnceCommand, PolicyCommand},
+    args::{Cli, Command, Format, Global, LeaseCommand, OnceCommand, PolicyCommand, RecordArgs, WatchArgs},
     client::{Client, ConnectOptions, Connection, Error, Problem, Result, connect, object_name_problem},
+    completion,
     output::{Output, report},
 };
 
@@ -48,21 +47,24 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
     let out = Output::new(global);
     match command {
         Command::Version => version(out),
-        Command::Completion { shell } => completion(shell),
+        Command::Completion { shell } => completion::script(shell),
+        Command::Man { directory } => man::run(out, directory.as_deref()),
         Command::Watchdog => {
             run::watch();
             Ok(())
         }
         Command::Lease(LeaseCommand::Verify(args)) => verify::run(out, &args),
         Command::Lease(command) => {
-            if let LeaseCommand::Record(args) = &command {
-                args.leases.iter().try_for_each(|name| check_name("lease", name))?;
+            if let LeaseCommand::Record(RecordArgs { leases, .. }) | LeaseCommand::Watch(WatchArgs { leases, .. }) =
+                &command
+            {
+                leases.iter().try_for_each(|name| check_name("lease", name))?;
             }
             if let Some(name) = lease_name_of(&command) {
                 check_name("lease", name)?;
             }
             let connection = open(global, out).await?;
-            match command {
+            let done = match command {
                 LeaseCommand::Acquire(args) => acquire::run(&connection, out, args).await,
                 LeaseCommand::Renew(args) => renew::run(&connection, out, args).await,
                 LeaseCommand::Release(args) => release::run(&connection, out, args).await,
@@ -73,11 +75,13 @@ async fn dispatch(global: &Global, command: Command) -> Result<()> {
                 LeaseCommand::Create(args) => create::run(&connection, out, args).await,
                 LeaseCommand::Delete(args) => delete::run(&connection, out, &args.name).await,
                 LeaseCommand::History(args) => history::run(&connection, out, &args.name).await,
+                LeaseCommand::Watch(args) => watch::run(&connection, out, &args).await,
                 LeaseCommand::Record(args) => record::run(&connection, out, &args).await,
                 // Above: they need no cluster, or have exit codes of their own.
                 LeaseCommand::Verify(args) => verify::run(out, &args),
                 LeaseCommand::Run(_) => Ok(()),
-            }
+            };
+            done.map_err(|error| placed(error, &connection))
         }
         Command::Policy(command) => {
             if let PolicyCommand::Upload { name, .. } | PolicyCommand::Delete { name } = &command {
@@ -98,7 +102,7 @@ fn lease_name_of(command: &LeaseCommand) -> Option<&str> {
         LeaseCommand::Explain(args) => Some(&args.name),
         LeaseCommand::Run(args) => Some(&args.acquire.of.name),
         LeaseCommand::Once(OnceCommand::List { name } | OnceCommand::Clear { name, .. }) => Some(name),
-        LeaseCommand::List(_) | LeaseCommand::Record(_) | LeaseCommand::Verify(_) => None,
+        LeaseCommand::List(_) | LeaseCommand::Watch(_) | LeaseCommand::Record(_) | LeaseCommand::Verify(_) => None,
     }
 }
 
@@ -122,6 +126,21 @@ async fn open(global: &Global, out: Output) -> Result<Connection> {
     let connection = connect(&options).await?;
     out.detail(format_args!("API server {}, namespace {}", connection.server, connection.namespace));
     Ok(connection)
+}
+
+/// An error, with what was meant by "the" namespace or API server where that may be the mistake.
+fn placed(error: Error, connection: &Connection) -> Error {
+    let note = match error.problem() {
+        Problem::NoSuchLease { .. } => {
+            format!(
+                "the namespace \"{}\" is named by {}; name another with -n",
+                connection.namespace, connection.namespace_from
+            )
+        }
+        Problem::Unreachable(_) | Problem::NotInstalled => format!("the API server is {}", connection.server),
+        _ => return error,
+    };
+    error.with_note(note)
 }
 
 fn client_for(connection: &Connection) -> Client {
@@ -157,16 +176,5 @@ fn version(out: Output) -> Result<()> {
             out.structured(&serde_json::json!({ "client": VERSION, "api": format!("{}/{}", konductor_crds::GROUP, konductor_crds::VERSION) }))
         }
         Format::Text | Format::Wide | Format::Name => out.data(format_args!("koncli {VERSION}")),
-    }
-}
-
-fn completion(shell: clap_complete::Shell) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "koncli", &mut script);
-    match std::io::stdout().lock().write_all(&script) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new("write to stdout", Problem::Local(error.to_string())))
-        }
-        _ => Ok(()),
     }
 }

@@ -505,7 +505,7 @@ impl ControllerActor {
             }
             drop((tasks, reconciler));
             link.die();
-            if metrics.encode().unwrap_or_default().contains("outcome=\"panic\"") {
+            if !metrics.encode().unwrap_or_default().contains("outcome=\"panic\"} 0\n") {
                 self.scene.violation(format!("{} has panicked", self.name));
             }
             sleep(Duration::from_millis(self.chance.u64(20..6_000))).await;

@@ -51,14 +51,14 @@ async fn a_grant_counts_from_before_it_was_asked_for_and_is_no_hold_when_that_is
         let want = Acquire::new("x", "me");
         hands.0.store(1_000, Ordering::SeqCst);
         let attempt = attempt(&client, &want);
-        // A beat that the grant does not name changes nothing.
+        // A beat that nobody has answered changes nothing.
         hands.0.store(seen_at, Ordering::SeqCst);
         drop(attempt.beat());
         match attempt.held(grant.clone(), None).await {
             Ending::Held(hold) => {
                 assert!(holds, "{seen_at}");
                 assert_eq!(hold.deadline(), Moment::new(Duration::from_millis(10_500)));
-                assert_eq!((hold.token, hold.counter, hold.request.uid.as_str()), (7, 1, "u"));
+                assert_eq!((hold.token, hold.counter, hold.request.uid.as_str()), (7, 0, "u"));
                 assert_eq!((hold.request.renewals, hold.request.counted), (1, Some(0)));
             }
             Ending::Failed(error) => {

@@ -1,6 +1,6 @@
 //! Carries out what the plan decides while the command runs.
 
-use std::{ffi::OsString, future::Future, pin::Pin, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use rustix::process::Signal;
 
@@ -16,6 +16,7 @@ use crate::{
     args::OnLost,
     client::{By, Client, Completed, Guard, Key, Moment, Problem, Result, Standing, sleep_until},
     output::{Output, report},
+    pending::{Pending, if_any},
 };
 
 use super::plan::FAILED;
@@ -35,8 +36,6 @@ pub(super) struct Run {
     pub(super) once: Option<Key>,
     pub(super) command: Vec<OsString>,
 }
-
-type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// What runs, and what is being done.
 struct Running {
@@ -273,13 +272,3 @@ async fn changed(guard: &mut Option<Guard>) -> Standing {
     }
 }
 
-async fn if_any<T>(pending: &mut Option<Pending<T>>) -> T {
-    match pending {
-        Some(future) => {
-            let value = future.as_mut().await;
-            *pending = None;
-            value
-        }
-        None => std::future::pending().await,
-    }
-}
