@@ -51,11 +51,6 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "$ kubectl get pods -A -l app.kubernetes.io/name=konductor-lease",
         "the controller of a test runs in no Pod",
     ),
-    (
-        "docs/operators.md",
-        "$ kubectl apply --server-side -k deploy",
-        "there is no node to pull an image; `manifests` applies the same files",
-    ),
     ("docs/comparison.md", "$ make bench", "it builds everything with optimisation and measures for minutes"),
 ];
 
@@ -124,7 +119,7 @@ fn what_was_said_is_compared_line_by_line() {
 #[tokio::test]
 async fn every_page_does_what_it_says() {
     let plane = ControlPlane::installed().await;
-    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let controller = Controller::start(&plane, ControllerOptions::default()).await;
     eventually("the API server explains leases", async || {
         let explained = plane.kubectl("explain kl.spec").run().await;
         if explained.code == 0 { Ok(()) } else { Err(explained) }
@@ -138,6 +133,20 @@ async fn every_page_does_what_it_says() {
     let followed: Vec<_> = followed.into_iter().flatten().collect();
     let (commands, manifests) = followed.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(commands > 20 && manifests > 5, "{commands} blocks of commands, {manifests} of manifests");
+
+    // What pages say to look at is there to be looked at.
+    let metrics = controller.metrics().await;
+    let mut named = 0;
+    for (path, page) in &pages {
+        for name in page.split('`').filter(|word| word.starts_with("konductor_")) {
+            // OpenMetrics names a counter without its suffix where it describes it, the older format with it.
+            let families = [name, name.trim_end_matches("_total")];
+            let there = families.iter().any(|family| metrics.text().contains(&format!("# TYPE {family} ")));
+            assert!(there, "{path}: there is no metric {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 5, "{named} metrics");
 }
 
 /// Does what a page says, as who it is written for. Returns how many blocks of commands and of manifests it has.

@@ -67,7 +67,8 @@ pub(crate) fn generated(from: &str) -> String {
 /// If a directory cannot be read.
 pub fn pages() -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
-    for directory in ["", "docs", "docs/reference", "docs/tutorials", "policies", "policies/library", "deploy"] {
+    let places = ["", "docs", "docs/reference", "docs/tutorials", "policies", "policies/library"];
+    for directory in places.into_iter().chain(["deploy", "deploy/chart", "deploy/monitoring"]) {
         let entries = std::fs::read_dir(repo::path(directory)).with_context(|| format!("cannot read {directory}"))?;
         for entry in entries {
             let path = entry?.path();

@@ -271,4 +271,3 @@ async fn changed(guard: &mut Option<Guard>) -> Standing {
         None => std::future::pending().await,
     }
 }
-
