@@ -8,9 +8,10 @@ use std::{
 
 use futures::{FutureExt as _, future::join_all};
 use koncli::client::{Access, Error, Problem};
-use konductor_crds::v1::RequestPhase;
+use konductor_crds::{LeaseRequestSpec, LeaseSpec, v1::RequestPhase};
 use konductor_tests::{markdown::Block, *};
 use kube::api::ListParams;
+use serde_json::{Value, json};
 
 /// Runs beside what follows, which begins when its request holds or waits; it has to have ended well at the page's end.
 const SECOND: &str = "sh second terminal";
@@ -53,11 +54,6 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "docs/troubleshooting.md",
         "$ kubectl get pods -A -l app.kubernetes.io/name=konductor-lease",
         "the controller of a test runs in no Pod",
-    ),
-    (
-        "docs/operators.md",
-        "$ kubectl apply --server-side -k deploy",
-        "there is no node to pull an image; `manifests` applies the same files",
     ),
     ("docs/comparison.md", "$ make bench", "it builds everything with optimisation and measures for minutes"),
 ];
@@ -127,7 +123,7 @@ fn what_was_said_is_compared_line_by_line() {
 #[tokio::test]
 async fn every_page_does_what_it_says() {
     let plane = ControlPlane::installed().await;
-    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let controller = Controller::start(&plane, ControllerOptions::default()).await;
     eventually("the API server explains leases", async || {
         let explained = plane.kubectl("explain kl.spec").run().await;
         if explained.code == 0 { Ok(()) } else { Err(explained) }
@@ -141,6 +137,20 @@ async fn every_page_does_what_it_says() {
     let followed: Vec<_> = followed.into_iter().flatten().collect();
     let (commands, manifests) = followed.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(commands > 20 && manifests > 5, "{commands} blocks of commands, {manifests} of manifests");
+
+    // What pages say to look at is there to be looked at.
+    let metrics = controller.metrics().await;
+    let mut named = 0;
+    for (path, page) in &pages {
+        for name in page.split('`').filter(|word| word.starts_with("konductor_")) {
+            // OpenMetrics names a counter without its suffix where it describes it, the older format with it.
+            let families = [name, name.trim_end_matches("_total")];
+            let there = families.iter().any(|family| metrics.text().contains(&format!("# TYPE {family} ")));
+            assert!(there, "{path}: there is no metric {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 5, "{named} metrics");
 }
 
 /// Does what a page says, as who it is written for. Returns how many blocks of commands and of manifests it has.
@@ -228,8 +238,53 @@ async fn apply(plane: &ControlPlane, team: &Namespace<'_>, path: &str, block: &B
             "yaml" => manifests::dry_run(plane.admin(), &manifest).await,
             _ => manifests::apply(plane.admin(), &manifest).await,
         };
-        done.unwrap_or_else(|problem| panic!("{path}: {problem:#}"));
+        let taken = done.unwrap_or_else(|problem| panic!("{path}: {problem:#}"));
+        let taken = serde_json::to_value(taken).expect("JSON");
+        assert!(
+            kept(&manifest.object, &taken),
+            "{path}: of {} the server has dropped something: {taken:#}",
+            manifest.title()
+        );
+        valid(&manifest.object).unwrap_or_else(|problem| panic!("{path}: {}: {problem}", manifest.title()));
     }
+}
+
+/// Whether everything that was given is in what was taken: a server drops the fields that it does not know.
+fn kept(given: &Value, taken: &Value) -> bool {
+    match (given, taken) {
+        (Value::Object(given), Value::Object(taken)) => {
+            given.iter().all(|(name, value)| taken.get(name).is_some_and(|taken| kept(value, taken)))
+        }
+        (Value::Array(given), Value::Array(taken)) => {
+            given.len() == taken.len() && given.iter().zip(taken).all(|(given, taken)| kept(given, taken))
+        }
+        _ => given == taken,
+    }
+}
+
+/// What the rules in our schemas say: a server before 1.25 does not read them.
+fn valid(object: &Value) -> Result<(), String> {
+    let spec = object["spec"].clone();
+    match object["kind"].as_str() {
+        Some("Lease") => {
+            let spec: LeaseSpec = serde_json::from_value(spec).map_err(|problem| problem.to_string())?;
+            spec.ttl_ms().map(drop).map_err(|problem| problem.to_string())
+        }
+        Some("LeaseRequest") => {
+            let spec: LeaseRequestSpec = serde_json::from_value(spec).map_err(|problem| problem.to_string())?;
+            spec.validate().map_err(|problem| problem.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_taken_as_it_stands_is_found() {
+    let object = |spec: Value| json!({"kind": "Lease", "spec": spec});
+    assert!(kept(&object(json!({"ttl": "1m"})), &object(json!({"ttl": "1m", "more": 1}))));
+    assert!(!kept(&object(json!({"ttl": "1m", "tll": "2m"})), &object(json!({"ttl": "1m"}))));
+    valid(&object(json!({"ttl": "15m"}))).expect("a duration");
+    valid(&object(json!({"ttl": "15 minutes"}))).expect_err("none");
 }
 
 #[test]

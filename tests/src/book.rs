@@ -18,7 +18,7 @@ use crate::repo;
 
 pub use scenes::record;
 
-/// The pages of the reference, by their path in the repository: each is written by [`reference`], and nobody else.
+/// The pages of the reference, by their path in the repository: each is written by [`reference()`], and nobody else.
 ///
 /// # Errors
 /// If a program that says its own flags is not built.
@@ -67,7 +67,8 @@ pub(crate) fn generated(from: &str) -> String {
 /// If a directory cannot be read.
 pub fn pages() -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
-    for directory in ["", "docs", "docs/reference", "docs/tutorials", "policies", "policies/library", "deploy"] {
+    let places = ["", "docs", "docs/reference", "docs/tutorials", "policies", "policies/library"];
+    for directory in places.into_iter().chain(["deploy", "deploy/chart", "deploy/monitoring"]) {
         let entries = std::fs::read_dir(repo::path(directory)).with_context(|| format!("cannot read {directory}"))?;
         for entry in entries {
             let path = entry?.path();
