@@ -19,6 +19,9 @@ mod verify;
 mod waiting;
 mod watch;
 
+use konductor_crds::{Lease, LeaseRequest};
+use kube::Api;
+
 use crate::{
     args::{Cli, Command, Format, Global, LeaseCommand, OnceCommand, PolicyCommand, RecordArgs, WatchArgs},
     client::{Client, ConnectOptions, Connection, Error, Problem, Result, connect, object_name_problem},
@@ -145,6 +148,15 @@ fn placed(error: Error, connection: &Connection) -> Error {
 
 fn client_for(connection: &Connection) -> Client {
     Client::new(connection.client.clone(), &connection.namespace)
+}
+
+/// The leases and requests of the namespace that is meant, or of all.
+fn apis(connection: &Connection, all_namespaces: bool) -> (Api<Lease>, Api<LeaseRequest>) {
+    let client = connection.client.clone();
+    if all_namespaces {
+        return (Api::all(client.clone()), Api::all(client));
+    }
+    (Api::namespaced(client.clone(), &connection.namespace), Api::namespaced(client, &connection.namespace))
 }
 
 /// Who acts: as typed, else the Pod's or host's name.

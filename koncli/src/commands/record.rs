@@ -15,9 +15,9 @@ use konductor_verify::{
     Kind, Scope, Stored,
     recording::{Line, What},
 };
-use kube::{Api, Resource as _};
+use kube::Resource as _;
 
-use super::signals;
+use super::{apis, signals};
 use crate::{
     args::RecordArgs,
     client::{Access, CallFailure, Connection, Error, Followed, Problem, Result, follow},
@@ -26,13 +26,7 @@ use crate::{
 };
 
 pub(super) async fn run(connection: &Connection, out: Output, args: &RecordArgs) -> Result<()> {
-    let client = connection.client.clone();
-    let (leases, requests): (Api<Lease>, Api<LeaseRequest>) = if args.all_namespaces {
-        (Api::all(client.clone()), Api::all(client))
-    } else {
-        let namespace = &connection.namespace;
-        (Api::namespaced(client.clone(), namespace), Api::namespaced(client, namespace))
-    };
+    let (leases, requests) = apis(connection, args.all_namespaces);
     let scope = Scope {
         namespace: (!args.all_namespaces).then(|| connection.namespace.clone()),
         leases: args.leases.iter().cloned().collect(),

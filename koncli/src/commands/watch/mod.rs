@@ -8,8 +8,6 @@ mod screen;
 use std::{future::pending, io::Read as _, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, future::Either};
-use konductor_crds::{Lease, LeaseRequest};
-use kube::Api;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -22,7 +20,7 @@ use self::{
     scene::Scene,
     screen::{Pressed, Screen, pressed},
 };
-use super::signals;
+use super::{apis, signals};
 use crate::{
     args::{Format, WatchArgs},
     client::{Access, CallFailure, Connection, Error, Followed, Problem, Result, follow},
@@ -39,13 +37,7 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &WatchArgs) 
     let mut stop = std::pin::pin!(signals::stop());
     let time = args.duration.map_or(Either::Left(pending()), |most| Either::Right(tokio::time::sleep(most)));
     let mut time = std::pin::pin!(time);
-    let client = connection.client.clone();
-    let (leases, requests): (Api<Lease>, Api<LeaseRequest>) = if args.all_namespaces {
-        (Api::all(client.clone()), Api::all(client))
-    } else {
-        let namespace = &connection.namespace;
-        (Api::namespaced(client.clone(), namespace), Api::namespaced(client, namespace))
-    };
+    let (leases, requests) = apis(connection, args.all_namespaces);
     let place = match args.all_namespaces {
         true => "all namespaces".to_owned(),
         false => format!("namespace {}", connection.namespace),
