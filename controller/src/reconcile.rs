@@ -261,8 +261,9 @@ pub(crate) mod tests {
     use konductor_crds::{
         Lease, LeaseRequest, LeaseRequestSpec, LeaseRequestStatus, LeaseSpec, LeaseStatus,
         time::format_timestamp,
-        v1::{HoldEnd, LeasePhase, PastHold, PolicySpec, RequestPhase},
+        v1::{HoldEnd, LeasePhase, PastHold, PolicySpec, RequestPhase, RequestRef},
     };
+    use kube::ResourceExt as _;
 
     use super::*;
 
@@ -278,48 +279,84 @@ pub(crate) mod tests {
         assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST);
     }
 
-    /// Reconciles against an API server that has these requests. `before` sets the scene: the lease is there.
-    /// Returns what the API server was asked, and what was written.
-    async fn asked(found: &[LeaseRequest], before: impl FnOnce(&Context)) -> Vec<String> {
-        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let (log, found) = (asked.clone(), found.to_vec());
+    /// A kube-apiserver, as far as a reconcile asks it.
+    #[derive(Default)]
+    struct Server {
+        /// What can be read, by name.
+        found: Vec<(String, serde_json::Value)>,
+        /// What happens elsewhere, each time that something is read.
+        on_read: Option<Box<dyn Fn(&World) + Send + Sync>>,
+        /// The first calls that fail.
+        failures: std::sync::atomic::AtomicUsize,
+        /// What was asked.
+        asked: std::sync::Mutex<Vec<String>>,
+        /// Rung when something was written.
+        written: tokio::sync::Notify,
+    }
+
+    impl Server {
+        fn with(requests: &[LeaseRequest]) -> Self {
+            let found = |r: &LeaseRequest| (r.name_any(), serde_json::to_value(r).expect("JSON"));
+            Self { found: requests.iter().map(found).collect(), ..Self::default() }
+        }
+
+        fn log(&self, what: String) {
+            self.asked.lock().expect("lock").push(what);
+        }
+
+        fn answer(&self, world: &World, parts: &http::request::Parts, body: &[u8]) -> (u16, serde_json::Value) {
+            use std::sync::atomic::Ordering::Relaxed;
+            if self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                self.log("fail".to_owned());
+                return (500, serde_json::json!({ "status": "Failure", "reason": "InternalError", "code": 500 }));
+            }
+            if parts.method == http::Method::PUT {
+                let lease: Lease = serde_json::from_slice(body).expect("a Lease");
+                let phase = lease.status.as_ref().and_then(|s| s.phase).expect("a phase");
+                self.log(format!("write {}", phase.as_str()));
+                self.written.notify_one();
+                return (200, serde_json::to_value(lease).expect("JSON"));
+            }
+            if parts.uri.path().ends_with("/configmaps") {
+                let query = parts.uri.query().unwrap_or_default();
+                assert!(query.contains("labelSelector=konductor.io%2Fpolicy-module%3Dtrue"), "{query}");
+                let namespace = parts.uri.path().split('/').rev().nth(1).unwrap_or_default();
+                self.log(format!("list {namespace}"));
+                let there = query.contains(&format!("metadata.name%3D{namespace}-has-it"));
+                let items = if there { vec![serde_json::json!({ "metadata": { "name": "p" } })] } else { vec![] };
+                return (200, serde_json::json!({ "metadata": {}, "items": items }));
+            }
+            let name = parts.uri.path().rsplit('/').next().unwrap_or_default();
+            self.log(format!("read {name}"));
+            if let Some(on_read) = &self.on_read {
+                on_read(world);
+            }
+            match self.found.iter().find(|(found, _)| found == name) {
+                Some((_, found)) => (200, found.clone()),
+                None => {
+                    let gone = serde_json::json!({
+                        "status": "Failure", "reason": "NotFound", "code": 404, "details": { "name": name }
+                    });
+                    (404, gone)
+                }
+            }
+        }
+    }
+
+    /// What a reconcile needs, with this API server; the lease is there.
+    fn context(server: &Arc<Server>) -> Context {
+        let world = Arc::new(World::default());
+        let (there, seen) = (server.clone(), world.clone());
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-            let (log, found) = (log.clone(), found.clone());
+            let (there, seen) = (there.clone(), seen.clone());
             async move {
                 let (parts, body) = request.into_parts();
-                let (code, body) = if parts.method == http::Method::PUT {
-                    let body = body.collect_bytes().await.expect("a body");
-                    let lease: Lease = serde_json::from_slice(&body).expect("a Lease");
-                    let phase = lease.status.and_then(|s| s.phase).expect("a phase");
-                    log.lock().expect("lock").push(format!("write {}", phase.as_str()));
-                    (200, body.to_vec())
-                } else if parts.uri.path().ends_with("/configmaps") {
-                    let query = parts.uri.query().unwrap_or_default();
-                    assert!(query.contains("labelSelector=konductor.io%2Fpolicy-module%3Dtrue"), "{query}");
-                    let namespace = parts.uri.path().split('/').rev().nth(1).unwrap_or_default();
-                    log.lock().expect("lock").push(format!("list {namespace}"));
-                    let there = query.contains(&format!("metadata.name%3D{namespace}-has-it"));
-                    let items = if there { vec![serde_json::json!({ "metadata": { "name": "p" } })] } else { vec![] };
-                    let list = serde_json::json!({ "metadata": {}, "items": items });
-                    (200, serde_json::to_vec(&list).expect("JSON"))
-                } else {
-                    let name = parts.uri.path().rsplit('/').next().unwrap_or_default();
-                    log.lock().expect("lock").push(format!("read {name}"));
-                    match found.iter().find(|found| found.metadata.name.as_deref() == Some(name)) {
-                        Some(found) => (200, serde_json::to_vec(found).expect("JSON")),
-                        None => {
-                            let gone = serde_json::json!({
-                                "status": "Failure", "reason": "NotFound", "code": 404, "details": { "name": name }
-                            });
-                            (404, serde_json::to_vec(&gone).expect("JSON"))
-                        }
-                    }
-                };
-                let body = kube::client::Body::from(body);
+                let body = body.collect_bytes().await.expect("a body");
+                let (code, body) = there.answer(&seen, &parts, &body);
+                let body = kube::client::Body::from(serde_json::to_vec(&body).expect("JSON"));
                 Ok::<_, std::io::Error>(http::Response::builder().status(code).body(body).expect("a response"))
             }
         });
-        let world = Arc::new(World::default());
         let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);
         world.apply_lease(lease());
         let metrics = Arc::new(Metrics::new());
@@ -327,7 +364,7 @@ pub(crate) mod tests {
         let policies = Arc::new(crate::policies::Policies::new(host, "system".to_owned(), "default".to_owned()));
         let (answers, _jobs) = Answers::new();
         let (events, _events) = Events::new(metrics.clone());
-        let ctx = Context {
+        Context {
             client: Client::new(service, "ns"),
             world: world.clone(),
             decider: Arc::new(Decider::new(policies, world, metrics.clone(), events.clone(), None, 16)),
@@ -337,10 +374,24 @@ pub(crate) mod tests {
             clock,
             settings: Settings::default(),
             skew: Duration::ZERO,
-        };
+        }
+    }
+
+    /// Reconciles against this API server. `before` sets the scene. Returns what is next, and what the API server was
+    /// asked.
+    async fn reconciled(server: Server, before: impl FnOnce(&Context)) -> (Next, Vec<String>) {
+        let server = Arc::new(server);
+        let ctx = context(&server);
         before(&ctx);
-        reconcile(&ctx, &Key::new("ns", "l"), Instant::now()).await.expect("an end");
-        asked.lock().expect("lock").clone()
+        let next = reconcile(&ctx, &Key::new("ns", "l"), Instant::now()).await.expect("an end");
+        let asked = server.asked.lock().expect("lock").clone();
+        (next, asked)
+    }
+
+    /// Reconciles against an API server that has these requests. Returns what the API server was asked, and what was
+    /// written.
+    async fn asked(found: &[LeaseRequest], before: impl FnOnce(&Context)) -> Vec<String> {
+        reconciled(Server::with(found), before).await.1
     }
 
     /// The watch has shown this request.
@@ -520,5 +571,134 @@ pub(crate) mod tests {
         assert_eq!(scene(oldest(), false).await, ["write Available"], "it is not even told");
         assert_eq!(scene(oldest(), true).await, ["write Available"], "what it is told may be lost");
         assert_eq!(scene(over(oldest()), false).await, ["write Held"], "it is marked");
+    }
+
+    /// The lease, held by the request that [`request`] makes, until this millisecond.
+    fn held_until(expires: i64) -> Lease {
+        let mut lease = lease();
+        let status = lease.status.get_or_insert_default();
+        status.phase = Some(LeasePhase::Held);
+        status.holder = Some("a".to_owned());
+        (status.acquired, status.renewed) = (Some(format_timestamp(0)), Some(format_timestamp(0)));
+        status.expires = Some(format_timestamp(expires));
+        let id = RequestRef { name: "r".to_owned(), uid: "u".to_owned(), ..RequestRef::default() };
+        status.request = Some(id);
+        lease
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_looked_at_again_when_its_hold_is_due() {
+        let (next, asked) = reconciled(Server::default(), |ctx| {
+            watched(ctx, request("5"));
+            seen_up_to(ctx, "100");
+        })
+        .await;
+        assert_eq!(asked, ["write Held"]);
+        let Next::After(wake) = next else { panic!("{next:?}") };
+        // The spec says 30s. Some of it may be over already, on a busy machine.
+        assert!(wake > Duration::from_secs(10) && wake <= Duration::from_secs(30), "{wake:?}");
+    }
+
+    // A request may overtake the news of its own lease.
+    #[tokio::test]
+    async fn no_request_is_told_that_there_is_no_lease_before_the_api_server_has_said_so() {
+        let found = |lease: &Lease| vec![("l".to_owned(), serde_json::to_value(lease).expect("JSON"))];
+        let scene = async |server: Server, seen: Option<Lease>| {
+            let told = std::cell::OnceCell::new();
+            let (next, asked) = reconciled(server, |ctx| {
+                ctx.world.delete_lease(&lease());
+                if let Some(seen) = seen {
+                    ctx.world.apply_lease(seen);
+                }
+                watched(ctx, request("100"));
+                told.set(ctx.answers.clone()).map_err(|_| "once").expect("once");
+            })
+            .await;
+            let on_its_way = told.get().expect("set").on_the_way("u", 100).is_some();
+            (next, asked, on_its_way)
+        };
+        let (_, asked, told) = scene(Server::default(), None).await;
+        assert_eq!((asked, told), (vec!["read l".to_owned()], true), "there is none, and it is told so");
+        let there = Server { found: found(&lease()), ..Server::default() };
+        let (_, asked, _) = scene(there, None).await;
+        assert_eq!(asked, ["read l", "write Held"], "it is only not here yet");
+        // An API server that keeps showing what is older than what its watch has shown: there must be an end.
+        let mut going = lease();
+        going.metadata.deletion_timestamp = serde_json::from_value("2026-01-01T00:00:00Z".into()).ok();
+        going.metadata.resource_version = Some("200".to_owned());
+        let behind = Server { found: found(&lease()), ..Server::default() };
+        let (_, asked, told) = scene(behind, Some(going)).await;
+        assert_eq!((asked, told), (vec!["read l".to_owned(); CONFIRM_TRIES], true));
+    }
+
+    #[tokio::test]
+    async fn a_lease_whose_request_nobody_sees_is_left_alone() {
+        let hours_from_now = crate::clock::SystemClock.read().now().0 + 7_200_000;
+        let scene = async |expires: i64, server: Server| {
+            reconciled(server, |ctx| {
+                ctx.world.apply_lease(held_until(expires));
+                seen_up_to(ctx, "100");
+            })
+            .await
+        };
+        // It says that it is there, and the watch has shown more than that without it: two truths.
+        let (next, asked) = scene(hours_from_now, Server::with(&[request("5")])).await;
+        assert_eq!((next, asked), (Next::Again(CONFLICT_RETRY), vec!["read r".to_owned(); CONFIRM_TRIES]));
+        let (_, asked) = scene(hours_from_now, Server::default()).await;
+        assert_eq!(asked, ["read r", "write Available"], "it is gone, so the lease was released");
+        let (next, asked) = scene(hours_from_now, Server::with(&[request("150")])).await;
+        assert_eq!(asked, ["read r", "write Held"], "it is there, and only the conditions were missing");
+        assert!(matches!(next, Next::After(_)), "{next:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_changes_hands_while_it_is_asked_about_is_left_for_later() {
+        let version = std::sync::atomic::AtomicI64::new(100);
+        let changes = move |world: &World| {
+            let mut changed = lease();
+            let next = version.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            changed.metadata.resource_version = Some(next.to_string());
+            world.apply_lease(changed);
+        };
+        let all = [request("5"), over(oldest())];
+        let server = Server { on_read: Some(Box::new(changes)), ..Server::with(&all) };
+        let (next, asked) = reconciled(server, |ctx| {
+            watched(ctx, request("5"));
+            seen_up_to(ctx, "99");
+        })
+        .await;
+        assert_eq!(next, Next::Again(CONFLICT_RETRY));
+        assert!(asked.iter().all(|asked| asked.starts_with("read ")), "{asked:?}");
+        let rounds = asked.iter().filter(|asked| *asked == "read r").count();
+        assert_eq!(rounds, CONFIRM_TRIES, "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_tried_again_until_it_is_done() {
+        let server = Arc::new(Server { failures: 2.into(), ..Server::default() });
+        let ctx = Arc::new(context(&server));
+        watched(&ctx, request("5"));
+        seen_up_to(&ctx, "100");
+        let (queue, failures) = (Arc::new(Queue::default()), Arc::new(Failures::default()));
+        let (stop, go) = tokio::sync::watch::channel(true);
+        let mut worker = tokio::spawn(work(ctx.clone(), queue.clone(), failures.clone(), go));
+        let key = Key::new("ns", "l");
+        queue.push(key.clone());
+        tokio::select! {
+            () = server.written.notified() => {}
+            ended = &mut worker => panic!("it works until it is told to stop: {ended:?}"),
+        }
+        stop.send(false).expect("it listens");
+        worker.await.expect("it stops when what it does is done");
+        assert_eq!(*server.asked.lock().expect("lock"), ["fail", "fail", "write Held"]);
+        assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST, "what has worked has not failed");
+        assert_eq!(queue.asked_since(&key), None, "it is not in work any more");
+    }
+
+    #[test]
+    fn a_span_of_the_rules_is_a_span_of_the_shell() {
+        assert_eq!(millis(Millis(1_500)), Duration::from_millis(1_500));
+        assert_eq!(millis(Millis(-1)), Duration::ZERO, "it is due");
+        assert_eq!(skew_millis(Duration::from_millis(1_500)), Millis(1_500));
     }
 }

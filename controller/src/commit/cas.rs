@@ -199,7 +199,189 @@ fn is_gone(status: &Status, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use konductor_core::Settings;
+    use konductor_crds::{LeaseRequestSpec, LeaseSpec};
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::{
+        clock::SystemClock,
+        observe::{Sight, World, observe},
+    };
+
+    /// An API server that gives this answer to everything, and what it was asked: method, path and query, body.
+    type Asked = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+    fn api(code: u16, answer: &impl serde::Serialize) -> (Client, Asked) {
+        let (asked, body) = (Asked::default(), serde_json::to_vec(answer).expect("JSON"));
+        let log = asked.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (log, body) = (log.clone(), body.clone());
+            async move {
+                let (parts, sent) = request.into_parts();
+                let sent = sent.collect_bytes().await.expect("a body");
+                log.lock().expect("lock").push((format!("{} {}", parts.method, parts.uri), sent.to_vec()));
+                let body = kube::client::Body::from(body);
+                Ok::<_, std::io::Error>(http::Response::builder().status(code).body(body).expect("a response"))
+            }
+        });
+        (Client::new(service, "ns"), asked)
+    }
+
+    /// An API server that never answers.
+    fn silent() -> Client {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
+        });
+        Client::new(service, "ns")
+    }
+
+    fn count(asked: &Asked) -> usize {
+        asked.lock().expect("lock").len()
+    }
+
+    fn refusal(code: u16, reason: &str, named: &str) -> Value {
+        json!({ "status": "Failure", "reason": reason, "code": code, "details": { "name": named } })
+    }
+
+    /// A lease as it was seen.
+    fn observed() -> Observed {
+        let mut lease = Lease::new("l", LeaseSpec { ttl: "30s".to_owned(), ..LeaseSpec::default() });
+        lease.metadata.namespace = Some("ns".to_owned());
+        lease.metadata.uid = Some("lease-uid".to_owned());
+        lease.metadata.resource_version = Some("100".to_owned());
+        lease.metadata.managed_fields = Some(vec![Default::default()]);
+        lease.status = Some(LeaseStatus::default());
+        let world = World::default();
+        world.apply_lease(lease);
+        match observe(&world, &Key::new("ns", "l"), &SystemClock, Duration::ZERO, Settings::default()) {
+            Sight::Lease(observed) => *observed,
+            _ => panic!("the lease is there"),
+        }
+    }
+
+    fn changed() -> LeaseStatus {
+        LeaseStatus { fencing_token: Some(1), ..LeaseStatus::default() }
+    }
+
+    #[tokio::test]
+    async fn a_status_is_written_only_when_it_differs_and_only_on_what_it_was_decided_from() {
+        let (client, asked) = api(200, &*observed().lease);
+        let same = compare_and_swap(&client, &observed(), LeaseStatus::default()).await;
+        assert!(matches!(same, Ok(Outcome::Unchanged)), "{same:?}");
+        assert_eq!(count(&asked), 0, "nothing to write");
+
+        let written = compare_and_swap(&client, &observed(), changed()).await;
+        assert!(matches!(&written, Ok(Outcome::Committed(lease)) if lease.name_any() == "l"), "{written:?}");
+        let asked = asked.lock().expect("lock").clone();
+        let [(call, body)] = &asked[..] else { panic!("one call: {asked:?}") };
+        assert!(call.starts_with("PUT /apis/konductor.io/v1/namespaces/ns/leases/l/status"), "{call}");
+        let body: Lease = serde_json::from_slice(body).expect("a Lease");
+        assert_eq!(body.metadata.resource_version.as_deref(), Some("100"), "without it, it is no comparison");
+        assert_eq!(body.metadata.uid.as_deref(), Some("lease-uid"), "another lease of the name is another one");
+        assert_eq!(body.status, Some(changed()));
+        assert_eq!(body.metadata.managed_fields, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_two_refusals_say_what_became_of_a_write() {
+        let ending = async |code: u16, answer: Value| {
+            compare_and_swap(&api(code, &answer).0, &observed(), changed()).await.map(|outcome| outcome.name())
+        };
+        assert_eq!(ending(409, refusal(409, "Conflict", "l")).await.ok(), Some("conflict"));
+        assert_eq!(ending(404, refusal(404, "NotFound", "l")).await.ok(), Some("gone"));
+        // It may have been written, or be written yet.
+        for (code, answer) in [
+            (404, refusal(404, "NotFound", "")),
+            (403, refusal(403, "Forbidden", "l")),
+            (500, refusal(500, "InternalError", "l")),
+            (504, refusal(504, "Timeout", "l")),
+        ] {
+            let unknown = ending(code, answer).await;
+            assert!(matches!(&unknown, Err(CommitError::Api { key, .. }) if key == "ns/l"), "{code}: {unknown:?}");
+        }
+        let unknown = compare_and_swap(&silent(), &observed(), changed()).await;
+        assert!(matches!(&unknown, Err(CommitError::Timeout { key }) if key == "ns/l"), "{unknown:?}");
+    }
+
+    #[test]
+    fn an_outcome_has_a_name_of_its_own() {
+        let lease = Box::new((*observed().lease).clone());
+        let all = [Outcome::Unchanged, Outcome::Committed(lease), Outcome::Conflict, Outcome::Gone];
+        assert_eq!(all.map(|outcome| outcome.name()), ["unchanged", "committed", "conflict", "gone"]);
+    }
+
+    fn request(uid: &str) -> LeaseRequest {
+        let mut request = LeaseRequest::new("r", LeaseRequestSpec { lease: "l".to_owned(), ..Default::default() });
+        request.metadata.uid = Some(uid.to_owned());
+        request
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_there_when_the_very_same_one_is() {
+        let key = Key::new("ns", "l");
+        let named = |name: &str| RequestId { name: name.to_owned(), uid: "u".to_owned() };
+        let (client, asked) = api(200, &request("u"));
+        let found = confirm(&client, &key, &named("r")).await.expect("an answer");
+        assert_eq!(found.and_then(|r| r.uid()).as_deref(), Some("u"));
+        assert_eq!(asked.lock().expect("lock")[0].0, "GET /apis/konductor.io/v1/namespaces/ns/leaserequests/r");
+        assert!(confirm(&client, &key, &named("../r")).await.expect("an answer").is_none(), "nothing has this name");
+        assert_eq!(count(&asked), 1, "nor is it asked for");
+
+        assert!(confirm(&api(200, &request("v")).0, &key, &named("r")).await.expect("an answer").is_none(), "another");
+        let gone = api(404, &refusal(404, "NotFound", "r")).0;
+        assert!(confirm(&gone, &key, &named("r")).await.expect("an answer").is_none());
+        for unsure in [api(404, &refusal(404, "NotFound", "")).0, api(500, &refusal(500, "Oops", "r")).0, silent()] {
+            let failed = confirm(&unsure, &key, &named("r")).await.expect_err("it is not known");
+            assert_eq!(failed.to_string(), "cannot find out whether a request of lease ns/l exists");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_being_deleted_is_gone() {
+        let key = Key::new("ns", "l");
+        let mut lease = (*observed().lease).clone();
+        let (client, asked) = api(200, &lease);
+        assert!(find_lease(&client, &key).await.expect("an answer").is_some());
+        assert!(find_lease(&client, &Key::new("ns", "..")).await.expect("an answer").is_none(), "no lease is called so");
+        assert_eq!(count(&asked), 1);
+        lease.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).ok();
+        assert!(lease.metadata.deletion_timestamp.is_some());
+        assert!(find_lease(&api(200, &lease).0, &key).await.expect("an answer").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_is_there_when_the_api_server_lists_it() {
+        let map = Key::new("ns", "fair");
+        let list = |items: Value| json!({ "metadata": {}, "items": items });
+        let (client, asked) = api(200, &list(json!([{ "metadata": { "name": "fair" } }])));
+        assert!(policy_exists(&client, &map).await.expect("an answer"));
+        assert!(!policy_exists(&client, &Key::new("ns", "../fair")).await.expect("an answer"), "no map is called so");
+        assert_eq!(count(&asked), 1);
+        assert!(!policy_exists(&api(200, &list(json!([]))).0, &map).await.expect("an answer"));
+        for unsure in [api(403, &refusal(403, "Forbidden", "")).0, silent()] {
+            let failed = policy_exists(&unsure, &map).await.expect_err("it is not known");
+            assert_eq!(failed.to_string(), "cannot find out whether a policy of lease ns/fair exists");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_over_when_it_has_ended_or_is_no_more_and_not_when_nobody_says() {
+        let pod = |uid: &str, phase: &str| json!({ "metadata": { "name": "p", "uid": uid }, "status": { "phase": phase } });
+        let bound = |name: &str| PodRef { name: name.to_owned(), uid: "u".to_owned() };
+        let over = async |client: Client| pod_is_over(&client, "ns", &bound("p")).await.ok();
+        let (client, asked) = api(200, &pod("u", "Running"));
+        assert_eq!(over(client.clone()).await, Some(false));
+        assert_eq!(pod_is_over(&client, "ns", &bound("a/b")).await.ok(), Some(true), "no Pod is called so");
+        assert_eq!(count(&asked), 1);
+        assert_eq!(over(api(200, &pod("u", "Succeeded")).0).await, Some(true));
+        assert_eq!(over(api(200, &pod("v", "Running")).0).await, Some(true), "another Pod of the name");
+        assert_eq!(over(api(404, &refusal(404, "NotFound", "p")).0).await, Some(true));
+        assert_eq!(over(api(404, &refusal(404, "NotFound", "")).0).await, None, "an API server that has just started");
+        assert_eq!(over(silent()).await, None);
+    }
 
     #[test]
     fn only_an_answer_that_names_the_object_proves_that_it_is_gone() {

@@ -97,4 +97,44 @@ mod tests {
         assert_eq!(now.after(Duration::from_secs(5)).left_at(now), Duration::from_secs(5));
         assert_eq!(now.left_at(now.after(Duration::from_secs(5))), Duration::ZERO);
     }
+    #[test]
+    fn a_moment_lies_as_far_from_the_origin_as_was_said() {
+        let moment = Moment::new(Duration::from_secs(10));
+        assert_eq!(moment.before(Duration::from_secs(3)).since_origin(), Duration::from_secs(7));
+        assert_eq!(moment.before(Duration::from_secs(11)).since_origin(), Duration::ZERO, "there is nothing before it");
+    }
+
+    /// A machine whose timers run and stand still with tokio's, and whose clock runs on while they stand still.
+    struct Machine {
+        booted: tokio::time::Instant,
+        /// After this long the machine is suspended, for the second.
+        suspended: (Duration, Duration),
+    }
+
+    impl Clock for Machine {
+        fn now(&self) -> Moment {
+            let awake = self.booted.elapsed();
+            let (at, asleep) = self.suspended;
+            Moment::new(if awake >= at { awake + asleep } else { awake })
+        }
+    }
+
+    // No time passes here but tokio's, which is the test's.
+    #[tokio::test(start_paused = true)]
+    async fn who_sleeps_wakes_when_the_clock_says_so_also_after_a_suspended_machine() {
+        let never = (Duration::MAX, Duration::ZERO);
+        let minute = Duration::from_secs(60);
+        for (suspended, awake) in [
+            (never, minute),
+            // It was to sleep for a minute, and the machine is suspended for an hour after ten seconds of it.
+            ((Duration::from_secs(10), Duration::from_secs(3_600)), Duration::from_secs(10)),
+        ] {
+            let machine = Machine { booted: tokio::time::Instant::now(), suspended };
+            let at = machine.now().after(minute);
+            sleep_until(&machine, at).await;
+            assert!(machine.now() >= at, "not before");
+            let slept = machine.booted.elapsed();
+            assert!(slept >= awake && slept <= awake + LOOK_AGAIN, "{slept:?} of {awake:?}");
+        }
+    }
 }
