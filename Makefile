@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants deny sbom fuzz generate pictures doc clean tools
+.PHONY: help up down status test lint unit it bench policies hostile torture model sim mutants deny sbom image fuzz generate pictures doc clean tools
 
 # rustup puts cargo here, and a new machine's PATH may not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -125,6 +125,10 @@ deny: tools ## licences, duplicates, sources and known vulnerabilities of what w
 
 sbom: tools ## what is in each program that is shipped, as CycloneDX, into target/sbom
 	@hack/supply-chain sbom
+
+# PROGRAMS=target/debug: a quick try with programs that are there already.
+image: tools ## the image of deploy/Dockerfile without a container engine, started once, as an OCI archive in target/image
+	@hack/image $(PROGRAMS)
 
 # RE=renewed: only the mutants whose name matches. AREA="core client": only those.
 AREA ?=
