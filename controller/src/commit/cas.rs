@@ -345,7 +345,10 @@ mod tests {
         let mut lease = (*observed().lease).clone();
         let (client, asked) = api(200, &lease);
         assert!(find_lease(&client, &key).await.expect("an answer").is_some());
-        assert!(find_lease(&client, &Key::new("ns", "..")).await.expect("an answer").is_none(), "no lease is called so");
+        assert!(
+            find_lease(&client, &Key::new("ns", "..")).await.expect("an answer").is_none(),
+            "no lease is called so"
+        );
         assert_eq!(count(&asked), 1);
         lease.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).ok();
         assert!(lease.metadata.deletion_timestamp.is_some());
@@ -369,7 +372,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_is_over_when_it_has_ended_or_is_no_more_and_not_when_nobody_says() {
-        let pod = |uid: &str, phase: &str| json!({ "metadata": { "name": "p", "uid": uid }, "status": { "phase": phase } });
+        let pod =
+            |uid: &str, phase: &str| json!({ "metadata": { "name": "p", "uid": uid }, "status": { "phase": phase } });
         let bound = |name: &str| PodRef { name: name.to_owned(), uid: "u".to_owned() };
         let over = async |client: Client| pod_is_over(&client, "ns", &bound("p")).await.ok();
         let (client, asked) = api(200, &pod("u", "Running"));
