@@ -180,7 +180,7 @@ pub struct HolderArgs {
     #[arg(add = completion::leases())]
     pub name: String,
     /// Who holds it [default: $HOSTNAME, else the host's name: in a Pod, the Pod's]
-    #[arg(long, value_name = "HOLDER")]
+    #[arg(long, value_name = "HOLDER", add = completion::holders())]
     pub holder: Option<String>,
 }
 
@@ -225,7 +225,7 @@ pub struct ExplainArgs {
     #[arg(add = completion::leases())]
     pub name: String,
     /// What this holder's request would need to win; if it does not wait: what one would need that it makes now
-    #[arg(long, value_name = "HOLDER")]
+    #[arg(long, value_name = "HOLDER", add = completion::holders())]
     pub holder: Option<String>,
     /// As if its priority were this
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, requires = "holder")]

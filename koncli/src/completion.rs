@@ -1,11 +1,11 @@
 //! `koncli completion`, and what the shell then asks for: the shell runs koncli itself at each Tab, so that names of
 //! leases, policies, namespaces and contexts are those of the cluster that was typed so far.
 
-use std::{ffi::OsString, future::Future, io::Write as _, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, future::Future, io::Write as _, time::Duration};
 
 use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate, Shell, env::Shells};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use konductor_crds::{Lease, POLICY_MODULE_LABEL};
+use konductor_crds::{Lease, LeaseRequest, POLICY_MODULE_LABEL};
 use kube::{Api, Resource, api::ListParams, config::Kubeconfig};
 
 use crate::{
@@ -71,6 +71,16 @@ pub(crate) fn leases() -> ArgValueCandidates {
     candidates(async |there| {
         let leases: Api<Lease> = Api::namespaced(there.client.clone(), &there.namespace);
         names(leases, ListParams::default()).await
+    })
+}
+
+/// Who holds a lease of the namespace or waits for one.
+pub(crate) fn holders() -> ArgValueCandidates {
+    candidates(async |there| {
+        let requests: Api<LeaseRequest> = Api::namespaced(there.client.clone(), &there.namespace);
+        let listed = requests.list(&ListParams::default().limit(NAMES_MOST)).await?;
+        let holders: BTreeSet<String> = listed.items.into_iter().map(|request| request.spec.holder).collect();
+        Ok(holders.into_iter().collect())
     })
 }
 

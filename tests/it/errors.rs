@@ -16,7 +16,7 @@ async fn every_error_says_what_to_do() {
     let admin = |words: &str| plane.koncli(&format!("-n team {words}"));
     for words in ["lease list", "lease status db", "lease acquire db --holder me", "lease watch", "lease explain db"] {
         let told = admin(words).run().await.exits_with(5).complains("Konductor Lease is not installed in this cluster");
-        told.complains("kubectl apply --server-side -k deploy").complains(&server);
+        told.complains("kubectl apply -k deploy").complains(&server);
     }
     plane.install().await;
 
@@ -72,6 +72,9 @@ async fn every_error_says_what_to_do() {
     plane.stop_apiserver().await;
     let away = stranger.koncli("lease list").run().await.exits_with(5);
     away.complains("did not answer").complains(&format!("the API server is {server}"));
+    // 125: of `lease run`, what would have run has not.
+    let away = stranger.koncli("lease run db-migration -- true").run().await.exits_with(125);
+    away.complains("did not answer").complains(&format!("the API server is {server}"));
 }
 
 /// What bash would put on the line for Tab.
@@ -102,6 +105,7 @@ async fn bash_completes_names_of_the_cluster_that_was_typed() {
         ("koncli lease once list", "<report>"),
         ("koncli policy status", "<weekdays>"),
         ("koncli lease create x --policy", "<weekdays>"),
+        ("koncli lease release report --holder", "<ana>"),
         ("koncli lease status --context", "<"),
         // Another namespace, in which this user may see nothing: silence.
         ("koncli -n prod lease status", ""),

@@ -7,7 +7,7 @@ use konductor_crds::{
 use konductor_tests::*;
 use serde_json::json;
 
-use super::{crash::pending, lease_api::once_policy, policy::policy_is};
+use super::{crash::pending, jobs::once_policy, policy::policy_is};
 
 async fn requests_of(team: &Namespace<'_>, holder: &str) -> Vec<LeaseRequest> {
     let mut all = team.requests().list(&Default::default()).await.expect("a list").items;

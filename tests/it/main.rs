@@ -16,6 +16,7 @@ mod explain;
 mod guard;
 mod hostile;
 mod input;
+mod jobs;
 mod koncli;
 mod lease_api;
 mod lifecycle;

@@ -278,7 +278,7 @@ impl Problem {
                 )];
             }
             Self::NotInstalled => &[
-                "install it: kubectl apply --server-side -k deploy, or ask the cluster's administrator",
+                "install it: kubectl apply -k deploy (see deploy/README.md; before Kubernetes 1.30 with --validate=false), or ask the cluster's administrator",
                 "if it is installed elsewhere, name that cluster with --context or --kubeconfig",
             ],
             Self::NoController { .. } => &[

@@ -17,7 +17,7 @@ use std::{cell::RefCell, time::Duration};
 use konductor_crds::Lease;
 use tokio::sync::oneshot;
 
-use super::{acquire, host, open, valid_holder};
+use super::{acquire, check_name, host, open, placed, valid_holder};
 use crate::{
     args::{Global, OnLost, RunArgs},
     client::{Client, Completed, Connection, Error, Guard, Hold, Key, Problem, Result, Stop, completed_in, no_room},
@@ -66,25 +66,30 @@ enum Start {
 }
 
 async fn prepared(global: &Global, out: Output, args: RunArgs) -> Result<Start> {
-    let RunArgs { acquire: wanted, grace, on_lost, once, command } = args;
-    if let Some(problem) = super::object_name_problem(&wanted.of.name) {
-        let problem = Problem::Invalid(format!("it {problem}"));
-        return Err(Error::new(format!("use the lease name \"{}\"", wanted.of.name), problem));
-    }
-    if once.is_some() && on_lost == OnLost::Ignore {
+    check_name("lease", &args.acquire.of.name)?;
+    if args.once.is_some() && args.on_lost == OnLost::Ignore {
         let why =
             "--once and --on-lost ignore exclude each other: who runs on without the lease may not be the only one";
         return Err(Error::new("run the command", Problem::Invalid(why.to_owned())));
     }
-    let local = |error: std::io::Error| Error::new("listen to signals", Problem::Local(error.to_string()));
-    let mut signals = Signals::new().map_err(local)?;
+    let signals = Signals::new().map_err(cannot_listen)?;
     let connection = open(global, out).await?;
-    let owner = acquire::owner(&connection, out).await;
+    acquired(&connection, out, args, signals).await.map_err(|error| placed(error, &connection))
+}
+
+fn cannot_listen(error: std::io::Error) -> Error {
+    Error::new("listen to signals", Problem::Local(error.to_string()))
+}
+
+/// Waits for the lease, or for somebody else to complete what is to run.
+async fn acquired(connection: &Connection, out: Output, args: RunArgs, mut signals: Signals) -> Result<Start> {
+    let RunArgs { acquire: wanted, grace, on_lost, once, command } = args;
+    let owner = acquire::owner(connection, out).await;
     let holder = match wanted.of.holder.clone() {
         Some(holder) => holder,
-        None => default_holder(&connection, owner.as_ref().map(|pod| pod.name.as_str())),
+        None => default_holder(connection, owner.as_ref().map(|pod| pod.name.as_str())),
     };
-    let (client, want) = acquire::prepare(&connection, out, wanted, valid_holder(holder)?, owner).await?;
+    let (client, want) = acquire::prepare(connection, out, wanted, valid_holder(holder)?, owner).await?;
     let hold = loop {
         if let Some(completed) = check(&client, &want.lease, once.as_ref()).await? {
             return Ok(Start::Done(completed));
@@ -111,7 +116,7 @@ async fn prepared(global: &Global, out: Output, args: RunArgs) -> Result<Start> 
             Err(error) => return Err(error),
         }
     };
-    signals.while_running().map_err(local)?;
+    signals.while_running().map_err(cannot_listen)?;
     let ttl = Duration::from_millis(u64::try_from(hold.ttl_ms).unwrap_or_default());
     let rules = Rules { grace: fitting(out, grace, ttl), on_lost, once: once.is_some(), ttl };
     match last_check(&client, hold, once.as_ref()).await? {
