@@ -326,7 +326,7 @@ until [ -e "leave-$HOSTNAME" ]; do /bin/sleep 0.05; done"#,
     let leaders = async |count: usize| {
         eventually(&format!("{count} have led"), async || {
             let leaders = written(&state.join("leaders"));
-            if leaders.len() == count { Ok(leaders) } else { Err(leaders) }
+            if leaders.len() == count { Ok(leaders) } else { Err(format!("{leaders:?}")) }
         })
         .await
     };

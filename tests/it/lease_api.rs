@@ -2,11 +2,17 @@
 //! unchanged. (Its manifests: `manifests`; its Jobs, run for real: `jobs`.)
 
 use konductor_crds::v1::{HoldEnd, LeasePhase};
-use konductor_tests::{manifests::Manifest, *};
-use kube::api::{Patch, PatchParams};
+use konductor_tests::*;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
-use super::jobs::{apply, section};
+use super::{
+    crash::pending,
+    jobs::{apply, section},
+};
 
 pub(crate) fn page() -> String {
     repo::text("tests/fixtures/lease-api.md")

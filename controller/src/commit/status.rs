@@ -339,8 +339,16 @@ mod tests {
         assert_eq!(second.conditions[0].message.as_deref(), Some("ttl: zero"));
 
         // False as before, for another reason.
-        let third =
-            next_status(&observed(Some(second)), &consulted(Record { state: State::Expired(Time(4_000)), ..held() }));
+        let mut still = observed(Some(second));
+        still.snapshot.lease.problem = Some("ttl: zero".to_owned());
+        let third = next_status(&still, &consulted(Record { state: State::Expired(Time(4_000)), ..held() }));
         assert_eq!(words(&third)[1], said("Held", "False", LEASE_EXPIRED, LATER));
+
+        // True as another condition is all the time, and only now.
+        let mut mended = observed(Some(third));
+        mended.snapshot.now = Time(120_000);
+        let fourth = next_status(&mended, &consulted(Record { state: State::Available, ..held() }));
+        assert_eq!(words(&fourth)[0], said("Ready", "True", LEASE_READY, "1970-01-01T00:02:00Z"));
+        assert_eq!(words(&fourth)[2], said("PolicyReady", "True", "Ready", NOW));
     }
 }

@@ -16,6 +16,7 @@ pub async fn record(plane: &ControlPlane) -> BTreeMap<&'static str, String> {
         ("docs/pictures/waiting.svg", waiting(&team, &user).await),
         ("docs/pictures/explain.svg", explain(&team, &user).await),
         ("docs/pictures/run.svg", run(&user).await),
+        ("docs/pictures/watch.svg", watch(plane).await),
     ])
 }
 
@@ -78,4 +79,30 @@ async fn run(user: &User<'_>) -> String {
     let window = typed(user, window, "koncli lease run report --once v42 -- echo migrating").await;
     let window = typed(user, window, "koncli lease run report --once v42 -- echo migrating").await;
     svg(&[typed(user, window, "koncli lease once list report").await])
+}
+
+/// Two leases are held, two wait for one of them, and it changes hands.
+async fn watch(plane: &ControlPlane) -> String {
+    /// Enough for what there is to see, and the keys below it.
+    const ROWS: u16 = 12;
+    let shop = plane.namespace("shop").await;
+    let user = shop.user(&["konductor-lease-user"]).await;
+    for (lease, ttl) in [("daily-report", "1h"), ("db-migration", "15m"), ("web-leader", "30s")] {
+        shop.create_lease(lease, ttl).await;
+    }
+    let columns = u16::try_from(COLUMNS).unwrap_or(u16::MAX);
+    let mut view = user.koncli("lease watch").env("NO_COLOR", "1").on_terminal(ROWS, columns);
+    for (lease, holder) in [("db-migration", "web-7"), ("web-leader", "web-9")] {
+        user.koncli(&format!("lease acquire {lease} --holder {holder}")).run().await.succeeds();
+    }
+    let mut waiting = Vec::new();
+    for (place, holder) in [("1. web-8", "web-8"), ("2. web-9", "web-9")] {
+        waiting.push(user.koncli(&format!("lease acquire db-migration --wait --holder {holder}")).spawn());
+        view.says(place).await;
+    }
+    user.koncli("lease release db-migration --holder web-7").run().await.succeeds();
+    let screen = view.says("handed over from web-7 (Released) to web-8").await;
+    view.types("q");
+    view.ends().await;
+    svg(&[Window::new("koncli lease watch").screen(&screen)])
 }

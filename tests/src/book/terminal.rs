@@ -32,6 +32,13 @@ impl Window {
         self.lines.extend(shown(raw));
         self
     }
+
+    /// Adds what a program shows that has the whole screen, without the empty rows below it.
+    #[must_use]
+    pub fn screen(mut self, rows: &str) -> Self {
+        self.lines.extend(rows.trim_end().lines().map(|row| row.trim_end().to_owned()));
+        self
+    }
 }
 
 /// The lines that a terminal shows of what was written to it. Of a line that is written over, what it was last is kept:

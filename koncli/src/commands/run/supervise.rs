@@ -65,16 +65,13 @@ impl Run {
             ("KONDUCTOR_EXPIRES", standing.expires.clone()),
         ];
         out.detail(format_args!("lease {} acquired by {}, token {}", guard.lease(), guard.holder(), guard.token()));
-        let watchdog = match (rules.on_lost, Watchdog::start()) {
-            (OnLost::Ignore, _) => None,
-            (_, Ok(watchdog)) => Some(watchdog),
-            (_, Err(error)) => {
-                return nothing_ran(
-                    guard,
-                    FAILED,
-                    &format!("cannot start the process that watches over this one: {error}"),
-                )
-                .await;
+        // Nothing is to be killed because of a lease that is ignored.
+        let watchdog = (rules.on_lost != OnLost::Ignore).then(Watchdog::start).transpose();
+        let watchdog = match watchdog {
+            Ok(watchdog) => watchdog,
+            Err(error) => {
+                let why = format!("cannot start the process that watches over this one: {error}");
+                return nothing_ran(guard, FAILED, &why).await;
             }
         };
         let group = match Group::start(&command, &env) {
