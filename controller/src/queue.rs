@@ -31,6 +31,8 @@ struct Inner<K> {
     again: HashSet<K>,
     timers: BTreeSet<(Instant, K)>,
     timer_of: HashMap<K, Instant>,
+    /// Nobody pops: what is pushed is dropped.
+    paused: bool,
 }
 
 impl<K: Clone + Eq + Hash + Ord> Default for Queue<K> {
@@ -44,6 +46,7 @@ impl<K: Clone + Eq + Hash + Ord> Default for Queue<K> {
                 again: HashSet::new(),
                 timers: BTreeSet::new(),
                 timer_of: HashMap::new(),
+                paused: false,
             }),
             changed: Notify::new(),
         }
@@ -56,10 +59,31 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Empties the queue and drops what is pushed from now on: nobody pops. A standby's watches go on pushing for as
+    /// long as it is one; what they pushed would fill the memory, and would look days late to who takes over.
+    pub fn pause(&self) {
+        let mut inner = self.lock();
+        inner.ready.clear();
+        inner.queued.clear();
+        inner.asked.clear();
+        inner.again.clear();
+        inner.timers.clear();
+        inner.timer_of.clear();
+        inner.paused = true;
+    }
+
+    /// Takes what is pushed from now on. Whoever pops then has to push every key once: it is not known what was dropped.
+    pub fn resume(&self) {
+        self.lock().paused = false;
+    }
+
     /// Asks for a reconcile of this key, now.
     pub fn push(&self, key: K) {
         let now = Instant::now();
         let mut inner = self.lock();
+        if inner.paused {
+            return;
+        }
         inner.asked.entry(key.clone()).or_insert(now);
         if inner.running.contains_key(&key) {
             inner.again.insert(key);
@@ -77,7 +101,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
     pub fn push_after(&self, key: K, after: Duration) {
         let at = Instant::now() + after;
         let mut inner = self.lock();
-        if inner.timer_of.get(&key).is_some_and(|sooner| *sooner <= at) {
+        if inner.paused || inner.timer_of.get(&key).is_some_and(|sooner| *sooner <= at) {
             return;
         }
         inner.stop_timer(&key);
@@ -197,6 +221,24 @@ mod tests {
         assert_eq!(queue.pop().await, "a");
         queue.done(&"a");
         assert!(tokio::time::timeout(Duration::from_secs(1), queue.pop()).await.is_err(), "a came from nowhere");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_over_begins_anew_and_is_not_late() {
+        let queue = Queue::default();
+        let second = Duration::from_secs(1);
+        queue.push("before");
+        queue.push_after("later", second);
+        queue.pause();
+        queue.push("meanwhile");
+        queue.push_after("meanwhile", second);
+        assert_eq!(queue.depth(), 0, "a standby keeps nothing");
+        tokio::time::advance(100 * second).await;
+        queue.resume();
+        let start = Instant::now();
+        queue.push("before");
+        assert_eq!((queue.pop().await, queue.asked_since(&"before")), ("before", Some(start)), "asked for just now");
+        assert!(tokio::time::timeout(100 * second, queue.pop()).await.is_err(), "what was dropped came back");
     }
 
     #[tokio::test(start_paused = true)]

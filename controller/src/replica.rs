@@ -90,6 +90,8 @@ impl Replica {
         } = surroundings;
         let world = Arc::new(World::default());
         let queue = Arc::new(Queue::default());
+        // Until this replica leads.
+        queue.pause();
         let policies = Arc::new(Policies::new(host, namespace, default_policy));
         let (answers, answer_jobs) = Answers::new();
         let (events, event_jobs) = Events::new(metrics.clone());
@@ -176,6 +178,7 @@ impl Reconciling {
             metrics.leading(true);
             info!(workers = self.workers, "reconciling");
             // A new leader looks at everything once: it does not know what the last one left undone.
+            self.queue.resume();
             self.ctx.world.keys().into_iter().for_each(|k| self.queue.push(k));
             let failures = Arc::new(Failures::default());
             let go = Arc::new(watch::Sender::new(true));
@@ -191,6 +194,7 @@ impl Reconciling {
             // What is in work is finished; nothing new is begun.
             go.send_replace(false);
             while workers.join_next().await.is_some() {}
+            self.queue.pause();
             metrics.leading(false);
             if *stopping.borrow() {
                 return;

@@ -141,10 +141,10 @@ fn preempt(
     reason: &str,
     notices: &mut Vec<Notice>,
 ) -> Fate {
-    // No later than the hold's own end, which is counted like every deadline: not by comparing its
-    // expiry with a wall clock that may have jumped past it.
-    let left = snapshot.remaining.unwrap_or(hold.expires - snapshot.now);
-    let soonest = snapshot.now + grace.min(left);
+    // No later than the hold's own end, and told as a distance to it: a wall clock may have jumped since that was
+    // computed.
+    let left = snapshot.left(&hold);
+    let soonest = hold.expires + (grace.min(left) - left);
     let deadline = match &hold.preemption {
         // Saying it again does not move the deadline: the first word counts, however often it is repeated.
         Some(under_way) if under_way.request == request.id.uid => under_way.deadline,

@@ -5,7 +5,7 @@
 
 use crate::{
     plan::Plan,
-    snapshot::{Answered, Ending, HISTORY_MAX, Snapshot, State},
+    snapshot::{Answered, Ending, HISTORY_MAX, Preemption, Snapshot, State},
     time::Millis,
 };
 
@@ -111,7 +111,9 @@ fn nothing_is_granted_while_a_hold_stands(before: &Snapshot, plan: &Plan, found:
     let own = before.request(&old.request.uid);
     let released = own.is_none_or(|r| r.holder != old.holder);
     let due = before.remaining.is_some_and(|left| left <= Millis::ZERO);
-    let forced = old.preemption.as_ref().is_some_and(|p| p.force && p.deadline <= before.now);
+    // So much sooner than the hold is due as its deadline lies before its expiry.
+    let force = |p: &Preemption| p.force && before.remaining.is_some_and(|left| left <= old.expires - p.deadline);
+    let forced = old.preemption.as_ref().is_some_and(force);
     let superseded = plan.next.hold().is_some_and(|new| new.holder == old.holder);
     if !(released || due || forced || superseded) {
         found.push(format!("the hold of {} was ended for no reason", old.holder));

@@ -115,8 +115,11 @@ impl Situation {
         let waits = |uid: &str| self.candidates.iter().any(|&i| snapshot.requests[i].id.uid == uid);
         let Some(hold) = &mut self.hold else { return };
         self.preemption_over = hold.preemption.take_if(|p| !waits(&p.request)).is_some();
-        let forced_out =
-            |hold: &mut Hold| hold.preemption.as_ref().is_some_and(|p| p.force && p.deadline <= snapshot.now);
+        let left = snapshot.left(hold);
+        let forced_out = |hold: &mut Hold| {
+            let force = hold.preemption.as_ref().is_some_and(|hand_over| hand_over.force);
+            force && hold.hand_over_in(left).is_some_and(|left| left <= Millis::ZERO)
+        };
         if let Some(hold) = self.hold.take_if(forced_out) {
             let history = std::mem::take(&mut self.history);
             self.history = remember(history, past(snapshot, &hold, Ending::Preempted));

@@ -137,6 +137,18 @@ pub struct Hold {
     pub preemption: Option<Preemption>,
 }
 
+impl Hold {
+    /// How long until the hand-over's deadline, if one is under way, where the hold itself is due in `left`.
+    ///
+    /// What the status says of the deadline is how much sooner it comes than the hold's own end. So it is counted as that
+    /// is, by a clock that nobody sets, and a holder may do the same with its own. A comparison with a wall clock would end
+    /// the hold early when that clock is set, or is another replica's.
+    #[must_use]
+    pub fn hand_over_in(&self, left: Millis) -> Option<Millis> {
+        self.preemption.as_ref().map(|hand_over| left - (self.expires - hand_over.deadline))
+    }
+}
+
 /// The name and uid of a LeaseRequest. Only the uid identifies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RequestId {
@@ -153,7 +165,8 @@ pub struct Preemption {
     pub by: String,
     /// The uid of that request.
     pub request: String,
-    /// Until when the holder should have released.
+    /// Until when the holder should have released: so much before the hold's `expires`, by the same clock as that. It is
+    /// compared with nothing else, see [`Hold::hand_over_in`].
     pub deadline: Time,
     /// Whether the hold ends at the deadline even if it was not released.
     pub force: bool,
@@ -260,6 +273,12 @@ impl Answered {
 }
 
 impl Snapshot {
+    /// How long this hold, which is the record's, still has. Where the builder did not say, its expiry does.
+    #[must_use]
+    pub fn left(&self, hold: &Hold) -> Millis {
+        self.remaining.unwrap_or(hold.expires - self.now)
+    }
+
     /// The request with this uid, if it still exists.
     #[must_use]
     pub fn request(&self, uid: &str) -> Option<&Request> {

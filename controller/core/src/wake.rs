@@ -33,10 +33,11 @@ fn hold_wake(snapshot: &Snapshot, next: &Record, change: &Transition) -> Option<
         | Transition::CleanUp
         | Transition::End(_)
         | Transition::Adjust(_, Adjustment::RenewalRefused | Adjustment::Preempting | Adjustment::PreemptionOver) => {
-            snapshot.remaining.unwrap_or(hold.expires - snapshot.now)
+            snapshot.left(hold)
         }
     };
-    let deadline = hold.preemption.as_ref().filter(|p| p.force).map(|p| p.deadline - snapshot.now);
+    let forced = hold.preemption.as_ref().is_some_and(|p| p.force);
+    let deadline = hold.hand_over_in(due).filter(|_| forced);
     Some(deadline.map_or(due, |d| d.min(due)).max(Millis::ZERO))
 }
 

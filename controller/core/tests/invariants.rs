@@ -306,6 +306,8 @@ fn an_end_without_a_reason_is_found() {
     let stands = || take_over().with(|s| s.before.remaining = Some(Millis(1)));
     let leaving = |force, deadline| {
         stands().with(|s| {
+            // It is due at 2000.
+            s.before.remaining = Some(Millis(1_000));
             s.was().preemption = Some(hand_over(force, deadline));
             s.next.history[0].how = Ending::Preempted;
         })
@@ -318,6 +320,11 @@ fn an_end_without_a_reason_is_found() {
         ("not known to be due", take_over().with(|s| s.before.remaining = None), NO_REASON),
         ("forced, and the deadline is here", leaving(true, 1_000), &[]),
         ("forced, and it is not", leaving(true, 1_001), NO_REASON),
+        (
+            "forced, and only the wall clock says that the deadline is here",
+            leaving(true, 1_000).with(|s| s.before.remaining = Some(Millis(1_001))),
+            NO_REASON,
+        ),
         ("asked to leave, and the deadline is here", leaving(false, 1_000), NO_REASON),
         (
             "its holder has a newer request",

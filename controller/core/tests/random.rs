@@ -214,6 +214,8 @@ struct Believes {
     until: i64,
     /// The latest that it was told.
     expires: Time,
+    /// By the monotonic clock: when it was granted or renewed last. What it is told of a hand-over is counted from there.
+    counted_from: i64,
 }
 
 #[derive(Debug, Default)]
@@ -510,11 +512,14 @@ impl World {
             let forced = ended.how == Ending::Preempted && old.preemption.as_ref().is_some_and(|p| p.force);
             let by_itself = new.is_some_and(|new| new.holder == old.holder);
             if let Some(holder) = self.holder.take()
-                && !forced
                 && !by_itself
             {
                 assert_eq!(holder.uid, old.request.uid);
-                assert!(holder.until <= self.mono, "{} ended {} ms early", holder.uid, holder.until - self.mono);
+                // As a client counts it: the times of the status are compared with each other only.
+                let span = old.preemption.as_ref().filter(|_| forced).map(|p| (p.deadline - old.renewed).0);
+                let asked = span.map_or(i64::MAX, |span| holder.counted_from + span);
+                let until = holder.until.min(asked);
+                assert!(until <= self.mono, "{} ended {} ms early", holder.uid, until - self.mono);
             }
             if forced {
                 let by = &old.preemption.as_ref().expect("a forced end has a preemption").request;
@@ -536,7 +541,8 @@ impl World {
             let until = self.mono + (new.expires - new.acquired).0;
             self.due = Some(until);
             // A list that is not up to date may name a request whose client has given up since.
-            let believes = || Believes { uid: new.request.uid.clone(), until, expires: new.expires };
+            let believes =
+                || Believes { uid: new.request.uid.clone(), until, expires: new.expires, counted_from: self.mono };
             self.holder = self.claims.contains_key(&new.request.uid).then(believes);
         }
         // A hold that goes on.
@@ -548,6 +554,7 @@ impl World {
                 if let Some(holder) = &mut self.holder {
                     assert!(new.expires >= holder.expires, "the holder was told more");
                     holder.expires = new.expires;
+                    holder.counted_from = self.mono;
                     holder.until = holder.until.max(lasts);
                 }
             }

@@ -507,13 +507,22 @@ fn carry_out(config: &Config, state: &mut State, ctrl: &mut Ctrl, observed: &Obs
             wake,
             how: how(&plan),
             due: state.promise.is_none_or(|left| left <= 0),
-            forced: lease.held().and_then(|hold| hold.preemption).is_some_and(|p| p.force && p.deadline <= ctrl.off),
+            forced: forced(&lease, observed.snapshot.remaining),
             to_a_ghost: granted
                 .is_some_and(|request| is_ghost(state, ctrl, request) || has_lapsed(config, ctrl, request)),
         }));
     }
     state.broken = state.broken.or(broken);
     Looked::Planned(Box::new(plan))
+}
+
+/// Whether a forced hand-over is at its deadline: so much sooner than the hold is due as it lies before the expiry.
+fn forced(lease: &Lease, left: Option<Millis>) -> bool {
+    let Some((hold, hand_over)) = lease.held().and_then(|hold| hold.preemption.map(|p| (hold, p))) else {
+        return false;
+    };
+    let sooner = i64::from(hold.expires - hand_over.deadline) * TICK;
+    hand_over.force && left.is_some_and(|left| left.0 <= sooner)
 }
 
 /// Whether a request is gone and the controller was shown it.

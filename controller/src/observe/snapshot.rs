@@ -279,6 +279,38 @@ mod tests {
         assert_eq!(remaining_at(&world, &hands), 0);
     }
 
+    // Its client may have died right after: what a list shows is not what happens now.
+    #[test]
+    fn a_touch_that_a_list_shows_may_be_as_old_as_the_list_before() {
+        let untouched = |listed: bool, made: i64| {
+            let hands = Hands::new(0);
+            let at = |ms: i64| serde_json::from_value(format_timestamp(ms).into()).ok();
+            let mut first = request();
+            first.metadata.creation_timestamp = at(0);
+            let world = World::default();
+            world.apply_lease(lease(9, TTL, 0));
+            world.request_watched(first.clone(), hands.read(), Millis(0));
+            hands.pass(60_000);
+            let mut touched = first;
+            touched.metadata.creation_timestamp = at(made);
+            touched.spec.renewals = 1;
+            touched.metadata.resource_version = Some("6".to_owned());
+            if listed {
+                world.requests_list_begins();
+                world.request_listed(touched, hands.read(), Millis(0));
+                world.requests_list_done();
+            } else {
+                world.request_watched(touched, hands.read(), Millis(0));
+            }
+            hands.pass(500);
+            sight(&world, &hands).snapshot.requests[0].untouched.0
+        };
+        assert_eq!(untouched(false, 0), 500, "the watch shows what happens now");
+        assert_eq!(untouched(true, 0), 60_500 - 1_000, "the API server's time has whole seconds");
+        // Its time is of another clock, which may be wrong. By our own it was seen untouched a minute ago.
+        assert_eq!(untouched(true, -600_000), 60_500);
+    }
+
     #[test]
     fn a_renewal_prolongs_even_where_the_wall_clock_has_stepped_back() {
         let hands = Hands::new(0);

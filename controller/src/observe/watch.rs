@@ -264,11 +264,15 @@ fn on_request(feed: &Feeds, event: Event<LeaseRequest>) -> Done {
             keys.into_iter().for_each(|k| feed.queue.push(k));
         }
         Event::Delete(request) => {
+            let key = feed.world.request_deleted(&request);
+            // After the world: who still sees the request must find what it was told.
             feed.answers.forget(&request);
-            feed.queue.push(feed.world.request_deleted(&request));
+            feed.queue.push(key);
         }
         Event::InitDone => {
-            feed.world.requests_list_done().into_iter().for_each(|k| feed.queue.push(k));
+            let keys = feed.world.requests_list_done();
+            feed.answers.forget_others(&feed.world.request_uids());
+            keys.into_iter().for_each(|k| feed.queue.push(k));
             return Done::Yes;
         }
     }

@@ -15,7 +15,7 @@ use konductor_crds::{
 use kube::{Resource, ResourceExt as _};
 use tokio::sync::Notify;
 
-use crate::clock::Reading;
+use crate::clock::{Reading, elapsed};
 
 /// How many deleted requests are remembered for each lease. Only the holder's matters, and it is
 /// asked for soon; one that was forgotten costs a read from the API server, nothing else.
@@ -167,6 +167,15 @@ pub(super) struct RequestEntry {
     pub(super) over_since: Option<Duration>,
 }
 
+/// How an object came to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// As it happened.
+    Live,
+    /// In a list or by a question, some time after it happened.
+    Late,
+}
+
 /// An object's resourceVersion as a number. Kubernetes calls it opaque, but every API server counts
 /// it up with every write, and since 1.35 says so. 0 for what is not a number.
 pub(super) fn version<K: Resource>(object: &K) -> i64 {
@@ -225,7 +234,7 @@ impl World {
     pub fn request_watched(&self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
         let mut inner = self.lock();
         inner.requests_version = inner.requests_version.max(version(&request));
-        let keys = inner.upsert_request(request, reading, skew);
+        let keys = inner.upsert_request(request, reading, skew, News::Live);
         self.tell_of_pods(&mut inner);
         keys
     }
@@ -265,7 +274,7 @@ impl World {
         if let Some(found) = &mut inner.found_requests {
             found.insert(own);
         }
-        inner.upsert_request(request, reading, skew);
+        inner.upsert_request(request, reading, skew, News::Late);
         self.tell_of_pods(&mut inner);
     }
 
@@ -346,7 +355,7 @@ impl World {
         let mut inner = self.lock();
         inner.listed_requests.insert(own);
         inner.listed_version = inner.listed_version.max(version(&request));
-        let keys = inner.upsert_request(request, reading, skew);
+        let keys = inner.upsert_request(request, reading, skew, News::Late);
         self.tell_of_pods(&mut inner);
         keys
     }
@@ -365,6 +374,12 @@ impl World {
                 if proven(own) { inner.remove_request(own) } else { inner.take_request(own).map(|(lease, _)| lease) }
             })
             .collect()
+    }
+
+    /// The uids of all requests that are here.
+    #[must_use]
+    pub fn request_uids(&self) -> HashSet<String> {
+        self.lock().requests.values().flat_map(|all| all.values()).filter_map(|e| e.object.uid()).collect()
     }
 
     /// A list of namespaces begins.
@@ -447,7 +462,7 @@ impl Inner {
         self.requests.get_mut(self.lease_of.get(own)?)?.get_mut(&own.name)
     }
 
-    fn upsert_request(&mut self, request: LeaseRequest, reading: Reading, skew: Millis) -> Vec<Key> {
+    fn upsert_request(&mut self, request: LeaseRequest, reading: Reading, skew: Millis, news: News) -> Vec<Key> {
         let own = Key::of(&request);
         let lease = Key::of_request(&request);
         let mut concerned = vec![lease.clone()];
@@ -491,7 +506,12 @@ impl Inner {
             first_seen: same.map_or(reading.mono, |e| e.first_seen),
             touched: match same {
                 Some(e) if e.object.spec.renewals == request.spec.renewals => e.touched,
-                Some(_) => (Millis::ZERO, reading.mono),
+                Some(_) if news == News::Live => (Millis::ZERO, reading.mono),
+                // It was touched some time since it was seen last, and may have died right after.
+                Some(e) => {
+                    let (untouched, at) = e.touched;
+                    (age(&request, reading, skew).min(untouched + elapsed(at, reading.mono)), reading.mono)
+                }
                 None => (age(&request, reading, skew), reading.mono),
             },
             over_since: over.then(|| same.and_then(|e| e.over_since).unwrap_or(reading.mono)),

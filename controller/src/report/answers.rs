@@ -1,7 +1,7 @@
 //! The statuses of requests: advice, written after the lease and off the way of the next decision.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,11 +44,78 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The writer of answers.
 pub struct Answers {
-    /// What was sent and has not come back by watch yet, by uid, and to which resourceVersion: it is not sent twice.
-    sent: Mutex<HashMap<String, (Answer, i64)>>,
+    sent: Mutex<Sent>,
     /// Rung when the last one has come back.
     settled: Notify,
     jobs: mpsc::UnboundedSender<Job>,
+}
+
+/// What was sent, by the uid of the request. An entry lasts for as long as the request is there: who decides from what was
+/// seen before the watch has shown the answer must still find it.
+#[derive(Debug, Default)]
+struct Sent {
+    answers: HashMap<String, SentAnswer>,
+    /// How many of them no watch has shown yet.
+    under_way: usize,
+    /// Requests that are being deleted, or are and no watch has shown it.
+    deleting: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct SentAnswer {
+    answer: Answer,
+    /// To which resourceVersion of the request.
+    to: i64,
+    /// Whether a watch has shown the request with it.
+    shown: bool,
+}
+
+impl Sent {
+    /// Whether this answer is to be sent: not while it is on its way, and again where it was shown and is not there any more.
+    fn begins(&mut self, uid: &str, answer: &Answer, to: i64) -> bool {
+        if self.answers.get(uid).is_some_and(|sent| sent.answer == *answer && (!sent.shown || sent.to >= to)) {
+            return false;
+        }
+        self.end(uid);
+        self.answers.insert(uid.to_owned(), SentAnswer { answer: answer.clone(), to, shown: false });
+        self.under_way += 1;
+        true
+    }
+
+    /// A watch has shown a request with this status.
+    fn is_shown(&mut self, uid: &str, status: &LeaseRequestStatus) {
+        let Some(sent) = self.answers.get_mut(uid).filter(|sent| !sent.shown) else { return };
+        let said = word(&sent.answer);
+        if status.phase == Some(phase(&sent.answer)) && status.reason.as_deref() == Some(said) {
+            sent.shown = true;
+            self.under_way -= 1;
+        }
+    }
+
+    /// This answer was not written. Another one may have taken its place since, which still may be.
+    fn fails(&mut self, uid: &str, answer: &Answer, to: i64) {
+        if self.answers.get(uid).is_some_and(|sent| sent.answer == *answer && sent.to == to) {
+            self.end(uid);
+        }
+    }
+
+    fn end(&mut self, uid: &str) {
+        if self.answers.remove(uid).is_some_and(|sent| !sent.shown) {
+            self.under_way -= 1;
+        }
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.end(uid);
+        self.deleting.remove(uid);
+    }
+
+    /// Only these requests are there.
+    fn keep(&mut self, there: &HashSet<String>) {
+        let gone: Vec<String> = self.answers.keys().filter(|uid| !there.contains(*uid)).cloned().collect();
+        gone.iter().for_each(|uid| self.end(uid));
+        self.deleting.retain(|uid| there.contains(uid));
+    }
 }
 
 /// One thing to do to a request.
@@ -65,41 +132,41 @@ enum What {
 }
 
 impl Answers {
-    /// The writer and the work that it hands on. The queue of jobs needs no limit of its own: `sent`
-    /// lets in one for each request, and requests are objects of the API server.
+    /// The writer and the work that it hands on. The queue of jobs needs no limit of its own: what is sent or deleted
+    /// already is not let in again, and requests are objects of the API server.
     #[must_use]
     pub fn new() -> (Arc<Self>, AnswerJobs) {
         let (jobs, receiver) = mpsc::unbounded_channel();
         (Arc::new(Self { sent: Mutex::default(), settled: Notify::new(), jobs }), AnswerJobs(receiver))
     }
 
-    fn sent(&self) -> MutexGuard<'_, HashMap<String, (Answer, i64)>> {
+    fn sent(&self) -> MutexGuard<'_, Sent> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes these answers, soon.
     pub fn send(&self, key: &Key, answers: &[RequestAnswer]) {
         for RequestAnswer { request, version, sequence, answer } in answers {
-            let same = self.sent().get(&request.uid).is_some_and(|(sent, _)| sent == answer);
-            if !same {
-                self.sent().insert(request.uid.clone(), (answer.clone(), *version));
+            if self.sent().begins(&request.uid, answer, *version) {
                 self.push(key, request, *version, What::Answer { answer: answer.clone(), sequence: *sequence });
             }
         }
     }
 
-    /// What a request is being told and no watch has shown yet. It counts as told: a request that
+    /// What a request at this resourceVersion is being told, or was told since. It counts as told: a request that
     /// hears that it was too late is not granted a moment later. What is sent to a state that was seen to be over, since
     /// the request is now at `version`, is refused, and what that state says counts.
     #[must_use]
     pub fn on_the_way(&self, uid: &str, version: i64) -> Option<Answered> {
-        self.sent().get(uid).filter(|(_, sent_to)| *sent_to >= version).map(|(answer, _)| answer.said())
+        self.sent().answers.get(uid).filter(|sent| sent.to >= version).map(|sent| sent.answer.said())
     }
 
     /// Deletes these requests, soon.
     pub fn sweep(&self, key: &Key, requests: &[RequestId]) {
         for request in requests {
-            self.push(key, request, 0, What::Delete);
+            if self.sent().deleting.insert(request.uid.clone()) {
+                self.push(key, request, 0, What::Delete);
+            }
         }
     }
 
@@ -108,29 +175,38 @@ impl Answers {
         let _ = self.jobs.send(Job { key: key.clone(), request: request.clone(), version, what });
     }
 
-    /// A watch has shown a request: if its status is what was sent last, that is done with.
+    /// A watch has shown a request: if its status is what was sent last, that has come back.
     pub fn seen(&self, request: &LeaseRequest) {
-        let Some(uid) = request.uid() else { return };
-        let sent = self.sent();
-        if let Some((answer, _)) = sent.get(&uid)
-            && request.status.as_ref().is_some_and(|s| s.phase == Some(phase(answer)))
-        {
-            drop(sent);
-            self.done(&uid);
+        if let (Some(uid), Some(status)) = (request.uid(), &request.status) {
+            self.changes(|sent| sent.is_shown(&uid, status));
         }
     }
 
     /// A request is gone.
     pub fn forget(&self, request: &LeaseRequest) {
         if let Some(uid) = request.uid() {
-            self.done(&uid);
+            self.changes(|sent| sent.forget(&uid));
         }
     }
 
-    fn done(&self, uid: &str) {
+    /// Only the requests with these uids are there: a list has shown it.
+    pub fn forget_others(&self, there: &HashSet<String>) {
+        self.changes(|sent| sent.keep(there));
+    }
+
+    /// A job has come to nothing.
+    fn failed(&self, job: &Job) {
+        let uid = &job.request.uid;
+        self.changes(|sent| match &job.what {
+            What::Answer { answer, .. } => sent.fails(uid, answer, job.version),
+            What::Delete => drop(sent.deleting.remove(uid)),
+        });
+    }
+
+    fn changes(&self, change: impl FnOnce(&mut Sent)) {
         let mut sent = self.sent();
-        sent.remove(uid);
-        if sent.is_empty() {
+        change(&mut sent);
+        if sent.under_way == 0 {
             self.settled.notify_waiters();
         }
     }
@@ -149,7 +225,7 @@ impl Answers {
     /// How many answers are on their way.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.sent().len()
+        self.sent().under_way
     }
 }
 
@@ -173,7 +249,7 @@ impl AnswerJobs {
                         // Gone, or changed since it was seen. The watch tells what there is now, and this
                         // is for when it already has.
                         debug!(lease = %job.key, request = job.request.name, code = status.code, "request has changed");
-                        answers.done(&job.request.uid);
+                        answers.failed(&job);
                         queue.push_after(job.key, RETRY);
                         return;
                     }
@@ -182,7 +258,7 @@ impl AnswerJobs {
                 };
                 metrics.api_error("answer");
                 warn!(lease = %job.key, request = job.request.name, problem, "cannot write the status of a request; trying again");
-                answers.done(&job.request.uid);
+                answers.failed(&job);
                 queue.push_after(job.key, RETRY);
             }
         })
@@ -305,6 +381,96 @@ fn status(answer: &Answer, sequence: i64) -> LeaseRequestStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn id(uid: &str) -> RequestId {
+        RequestId { name: uid.to_owned(), uid: uid.to_owned() }
+    }
+
+    fn told(uid: &str, version: i64, answer: &Answer) -> RequestAnswer {
+        RequestAnswer { request: id(uid), version, sequence: 1, answer: answer.clone() }
+    }
+
+    fn too_late() -> Answer {
+        Answer::TimedOut { why: "it was too late".to_owned() }
+    }
+
+    /// A request as a watch shows it, with what it was told.
+    fn request(uid: &str, answer: &Answer) -> LeaseRequest {
+        let mut request = LeaseRequest::new(uid, konductor_crds::LeaseRequestSpec::default());
+        request.metadata.uid = Some(uid.to_owned());
+        request.status = Some(status(answer, 1));
+        request
+    }
+
+    fn jobs(jobs: &mut AnswerJobs) -> usize {
+        std::iter::from_fn(|| jobs.0.try_recv().ok()).count()
+    }
+
+    // Who decides may have seen the request before the watch brought the answer, and asks after.
+    #[test]
+    fn what_was_told_counts_for_who_has_seen_the_request_before() {
+        let (answers, mut rest) = Answers::new();
+        let key = Key::new("ns", "l");
+        answers.send(&key, &[told("u", 5, &too_late())]);
+        assert_eq!((answers.under_way(), jobs(&mut rest)), (1, 1));
+        assert_eq!(answers.on_the_way("u", 5), Some(Answered::Finished));
+        answers.seen(&request("u", &too_late()));
+        assert_eq!(answers.under_way(), 0, "it has come back");
+        assert_eq!(answers.on_the_way("u", 5), Some(Answered::Finished), "of what was seen before it is still true");
+        assert_eq!(answers.on_the_way("u", 6), None, "and what has been seen since says it itself");
+        answers.send(&key, &[told("u", 5, &too_late())]);
+        assert_eq!(jobs(&mut rest), 0, "it is told");
+        answers.send(&key, &[told("u", 7, &too_late())]);
+        assert_eq!(jobs(&mut rest), 1, "somebody has taken it away");
+        answers.forget(&request("u", &too_late()));
+        assert_eq!((answers.under_way(), answers.on_the_way("u", 5)), (0, None), "it is gone");
+    }
+
+    #[test]
+    fn an_answer_ends_by_itself_and_not_with_another() {
+        let (answers, mut rest) = Answers::new();
+        let key = Key::new("ns", "l");
+        answers.send(&key, &[told("u", 5, &Answer::Pending)]);
+        answers.send(&key, &[told("u", 5, &too_late())]);
+        let first = rest.0.try_recv().expect("a job");
+        answers.failed(&first);
+        assert_eq!(answers.on_the_way("u", 5), Some(Answered::Finished), "the second is still on its way");
+        // It says Pending too, and for another reason.
+        answers.send(&key, &[told("v", 5, &Answer::Pending)]);
+        answers.seen(&request("v", &Answer::NoLease));
+        assert_eq!(answers.under_way(), 2);
+        let second = rest.0.try_recv().expect("a job");
+        answers.failed(&second);
+        assert_eq!((answers.under_way(), answers.on_the_way("u", 5)), (1, None));
+    }
+
+    #[test]
+    fn a_request_is_deleted_once_until_that_fails() {
+        let (answers, mut rest) = Answers::new();
+        let key = Key::new("ns", "l");
+        answers.sweep(&key, &[id("u"), id("v")]);
+        answers.sweep(&key, &[id("u"), id("v")]);
+        assert_eq!(jobs(&mut rest), 2, "each reconcile says it again");
+        let failed = Job { key: key.clone(), request: id("u"), version: 0, what: What::Delete };
+        answers.failed(&failed);
+        answers.sweep(&key, &[id("u"), id("v")]);
+        assert_eq!(jobs(&mut rest), 1);
+    }
+
+    // A watch that was interrupted does not tell of each request that is gone.
+    #[test]
+    fn what_a_list_does_not_have_is_forgotten() {
+        let (answers, mut rest) = Answers::new();
+        let key = Key::new("ns", "l");
+        answers.send(&key, &[told("u", 5, &Answer::Pending), told("v", 5, &Answer::Pending)]);
+        answers.sweep(&key, &[id("w")]);
+        jobs(&mut rest);
+        answers.forget_others(&HashSet::from(["v".to_owned()]));
+        assert_eq!((answers.under_way(), answers.on_the_way("u", 5)), (1, None));
+        assert!(answers.on_the_way("v", 5).is_some());
+        answers.sweep(&key, &[id("w")]);
+        assert_eq!(jobs(&mut rest), 1);
+    }
 
     #[test]
     fn every_word_is_known_from_the_start() {
