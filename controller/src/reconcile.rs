@@ -20,8 +20,8 @@ use crate::{
 /// that the lease is gone. The watch normally brings the news much sooner.
 const CONFLICT_RETRY: Duration = Duration::from_millis(500);
 
-/// How soon a lease is looked at again whose policy has too many waiting for it, or is about to be seen.
-/// Shorter than anybody notices, longer than looking takes.
+/// How soon a lease is looked at again whose policy has too many waiting for it, or is looked at just now. Shorter than
+/// anybody notices, longer than looking takes.
 const BUSY_RETRY: Duration = Duration::from_millis(25);
 
 /// The first and the longest pause after failures in a row. A hold may be waiting to be given on, so
@@ -144,7 +144,8 @@ pub async fn reconcile(ctx: &Context, key: &Key, asked: Instant) -> Result<Next,
         for map in &consulted.absent {
             if commit::policy_exists(&ctx.client, map).await? {
                 ctx.decider.record(&mut consulted, false);
-                return Ok(Next::Again(BUSY_RETRY));
+                // Its watch is behind, for as long as it is: each look costs the API server a list.
+                return Ok(Next::Again(CONFLICT_RETRY));
             }
         }
     }
@@ -504,14 +505,17 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_policy_that_is_only_not_here_yet_is_waited_for() {
         let scene = async |policy: &str| {
-            asked(&[], |ctx| {
+            let (next, asked) = reconciled(Server::default(), |ctx| {
                 let mut lease = lease();
                 lease.spec.policy = Some(PolicySpec { name: Some(policy.to_owned()), ..PolicySpec::default() });
                 ctx.world.apply_lease(lease);
                 watched(ctx, request("5"));
                 seen_up_to(ctx, "100");
             })
-            .await
+            .await;
+            let later = next == Next::Again(CONFLICT_RETRY);
+            assert_eq!(later, !asked.iter().any(|asked| asked.starts_with("write")), "{next:?}");
+            asked
         };
         assert_eq!(scene("nowhere").await, ["list ns", "list system", "write Held"], "spec.policy.onFailure counts");
         assert_eq!(scene("ns-has-it").await, ["list ns"], "nothing is written: its watch will bring it");

@@ -3,7 +3,7 @@
 use crate::{
     decision::HoldAction,
     guard::Checked,
-    plan::Notice,
+    plan::{Notice, WAITING_WRITE_INTERVAL},
     situation::Situation,
     snapshot::{Ending, Hold, Preemption, Request, Snapshot},
     time::Millis,
@@ -141,6 +141,17 @@ fn preempt(
     reason: &str,
     notices: &mut Vec<Notice>,
 ) -> Fate {
+    // Each change is a write, whose news has the policy asked again: who changes its mind is listened to every few seconds.
+    let is_for_another = hold.preemption.as_ref().is_some_and(|p| p.request != request.id.uid);
+    if is_for_another && snapshot.since_write < WAITING_WRITE_INTERVAL {
+        return match &hold.preemption {
+            Some(p) if situation.renewal_requested => {
+                let reason = format!("a hand-over to {} is under way", p.by);
+                refuse(snapshot, hold, reason, notices)
+            }
+            _ => Fate::Stands(hold, None),
+        };
+    }
     // No later than the hold's own end, and told as a distance to it: a wall clock may have jumped since that was
     // computed.
     let left = snapshot.left(&hold);

@@ -249,7 +249,9 @@ pub fn check(question: &Question, mut decision: Decision) -> Result<Checked, Ref
         return Err(Refusal::StateTooLarge { bytes: state.len() });
     }
 
-    let clamps = clamp(&mut decision);
+    // A renewal that nobody asked for is the policy's own: it is asked again when that is over.
+    let unasked = question.hold.as_ref().is_some_and(|hold| !hold.renewal_requested);
+    let clamps = clamp(&mut decision, if unasked { WAKE_MIN } else { Millis(1) });
     Ok(Checked { decision, uids: question.requests.iter().map(|r| r.uid.clone()).collect(), clamps })
 }
 
@@ -258,11 +260,12 @@ fn flaps(question: &Question) -> Option<Millis> {
     // Newest first: when the last of so many has left the window, one more may follow.
     let oldest = question.history.iter().filter(|past| past.how == Ending::Preempted).nth(FLAP_HOLDS - 1)?;
     let again_in = FLAP_WINDOW - (question.now - oldest.ended);
-    (again_in > Millis::ZERO).then_some(again_in)
+    // What ended in the future was written before the clock stepped back: nobody knows how long ago that is.
+    (again_in > Millis::ZERO && again_in <= FLAP_WINDOW).then_some(again_in)
 }
 
-/// Cuts every number and text to its limit and says which were cut.
-fn clamp(decision: &mut Decision) -> Vec<Clamp> {
+/// Cuts every number and text to its limit and says which were cut. A renewal lasts for `least` at least.
+fn clamp(decision: &mut Decision, least: Millis) -> Vec<Clamp> {
     let mut clamps = Vec::new();
     let mut within = |value: &mut Millis, least: Millis, most: Millis, what: Clamp| {
         if *value < least || *value > most {
@@ -272,7 +275,7 @@ fn clamp(decision: &mut Decision) -> Vec<Clamp> {
     };
     match &mut decision.hold {
         HoldAction::Keep | HoldAction::Expire => {}
-        HoldAction::Renew { ttl } => within(ttl, Millis(1), TTL_MAX, Clamp::Ttl),
+        HoldAction::Renew { ttl } => within(ttl, least, TTL_MAX, Clamp::Ttl),
         HoldAction::Preempt { grace, .. } => within(grace, Millis::ZERO, GRACE_MAX, Clamp::Grace),
     }
     if let Some(grant) = &mut decision.grant {

@@ -1,6 +1,6 @@
 //! From a plan to the status that is written.
 
-use konductor_core::{Ending, Record, State, Time};
+use konductor_core::{Ending, Record, State, Time, plan::WAITING_WRITE_INTERVAL};
 use konductor_crds::{
     LeaseStatus,
     time::format_timestamp,
@@ -124,7 +124,13 @@ fn conditions(observed: &Observed, consulted: &Consulted, record: &Record) -> Ve
 
 fn condition(observed: &Observed, type_: &str, status: bool, reason: &str, message: String) -> Condition {
     let status = if status { "True" } else { "False" };
+    let generation = observed.lease.metadata.generation;
     let old = observed.conditions().iter().find(|c| c.type_ == type_ && c.status == status);
+    // Other words for the same are written every few seconds at most: two replicas that each know their own, such as when
+    // a module is tried again, would write against each other as fast as they can.
+    let same = old.filter(|c| c.reason.as_deref() == Some(reason) && c.observed_generation == generation);
+    let soon = observed.snapshot.since_write < WAITING_WRITE_INTERVAL;
+    let message = same.filter(|_| soon).and_then(|c| c.message.clone()).unwrap_or(message);
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -134,7 +140,7 @@ fn condition(observed: &Observed, type_: &str, status: bool, reason: &str, messa
         last_transition_time: old
             .and_then(|c| c.last_transition_time.clone())
             .or_else(|| Some(seconds(observed.snapshot.now))),
-        observed_generation: observed.lease.metadata.generation,
+        observed_generation: generation,
     }
 }
 
@@ -337,6 +343,21 @@ mod tests {
             ]
         );
         assert_eq!(second.conditions[0].message.as_deref(), Some("ttl: zero"));
+
+        // The same in other words: not sooner than they can be read.
+        let worded = |since_write: i64, generation: i64| {
+            let mut seen = observed(Some(second.clone()));
+            seen.snapshot.since_write = konductor_core::Millis(since_write);
+            seen.snapshot.lease.problem = Some("ttl: none".to_owned());
+            let mut lease = (*seen.lease).clone();
+            lease.metadata.generation = Some(generation);
+            seen.lease = std::sync::Arc::new(lease);
+            let status = next_status(&seen, &consulted(Record { state: State::Available, ..held() }));
+            status.conditions[0].message.clone().unwrap_or_default()
+        };
+        assert_eq!(worded(2_999, 3), "ttl: zero");
+        assert_eq!(worded(3_000, 3), "ttl: none");
+        assert_eq!(worded(0, 4), "ttl: none", "the spec is another one");
 
         // False as before, for another reason.
         let mut still = observed(Some(second));

@@ -393,7 +393,8 @@ impl World {
         if in_list {
             inner.listed_namespaces.insert(name.to_owned());
         }
-        let before = match default_policy.clone().filter(|p| !p.is_empty()) {
+        let default_policy = default_policy.filter(|p| !p.is_empty());
+        let before = match default_policy.clone() {
             Some(policy) => inner.default_policy.insert(name.to_owned(), policy),
             None => inner.default_policy.remove(name),
         };
