@@ -121,7 +121,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ))
     });
     let http_stop = stopping.clone();
-    let status = Status { clock, metrics, world, queue, answers: answers.clone(), synced, loaded };
+    let status =
+        Status { clock, metrics, world, last: Arc::default(), queue, answers: answers.clone(), synced, loaded };
     let server = tokio::spawn(http::serve(listener, status, stopped(http_stop)));
 
     let mut reconciler = tokio::spawn(reconciling.run(is_leader, stopping));
