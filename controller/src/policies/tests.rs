@@ -353,3 +353,26 @@ async fn a_module_that_breaks_again_and_again_over_params_gives_way_also_while_n
     }
     assert_eq!(resolved(&policies).0.as_deref(), Some(good.digest()), "the one before is back");
 }
+
+#[test]
+fn a_config_map_with_the_name_of_the_built_in_policy_is_refused() {
+    let (policies, ..) = registry();
+    let text = r#"(module (memory (export "memory") 6) (data (i32.const 8) "{}")
+        (func (export "konductor_policy_v1"))
+        (func (export "konductor_alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "konductor_decide") (param i32 i32) (result i64) (i64.const 0x800000002)))"#;
+    let good = k8s_openapi::ByteString(wat::parse_str(text).expect("wat"));
+    let looked = |name: &str| {
+        let mut map = map("team", name);
+        map.binary_data = Some([(konductor_crds::POLICY_MODULE_KEY.to_owned(), good.clone())].into());
+        let (params, metrics) = (Vec::new(), Metrics::new());
+        let Policies { host, refusals, turns, .. } = &policies;
+        Look { host, refusals, turns, metrics: &metrics, active: None, params, room: usize::MAX }.at(&map)
+    };
+    assert!(matches!(looked("other"), Looked::Passed { .. }));
+    let Looked::Refused { refusal, again: None, .. } = looked(DEFAULT_POLICY) else { panic!("not refused") };
+    assert_eq!(refusal.reason, "ReservedName");
+    assert!(refusal.why.contains("another name"), "{}", refusal.why);
+    // Its bytes are good, also under another name afterwards.
+    assert!(matches!(looked("another"), Looked::Passed { .. }));
+}
