@@ -640,3 +640,6 @@ fn first_look(resolved: &Resolved, question: &Question) -> Option<Duration> {
     let renews = question.hold.as_ref().is_some_and(|hold| hold.renewal_requested && !hold.due);
     resolved.first_look.filter(|_| !renews)
 }
+
+#[cfg(test)]
+mod tests;
