@@ -34,6 +34,6 @@ async fn the_built_in_policy_looks_at_params_while_uploaded_modules_use_every_pl
     let sight = observe(&world, &key, &SystemClock, Duration::ZERO, konductor_core::Settings::default());
     let Sight::Lease(observed) = sight else { panic!("{sight:?}") };
     let consulted = tokio::time::timeout(PATIENCE, decider.decide(&key, &observed)).await;
-    let consulted = consulted.expect("it waits for none of them").ok().expect("nor is it sent away");
+    let consulted = consulted.expect("it waits for none of them").expect("nor is it sent away");
     assert_eq!(consulted.health.reason, INVALID_PARAMS, "{:?}", consulted.health);
 }
