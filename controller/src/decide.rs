@@ -29,7 +29,7 @@ use tracing::{debug, info, info_span};
 
 use self::{
     breaker::{Breaker, Paused},
-    bulkhead::{Bulkhead, Busy},
+    bulkhead::{Bulkhead, Busy, Permit},
     shadow::Told,
 };
 use crate::{
@@ -46,7 +46,8 @@ const SHADOWS_MOST: usize = 32;
 /// How many answers to "are these params valid" are remembered. A lease has one; above this the
 /// memory starts afresh.
 const PARAMS_REMEMBERED: usize = 4096;
-/// Longer params are validated each time: remembering must not cost more than 16 MiB in all.
+/// Longer params are validated each time. With at most 20 errors of 256 bytes beside them, remembering costs less
+/// than 10 KiB a lease and 40 MiB in all, whatever modules say.
 const PARAMS_REMEMBERED_SIZE: usize = 4096;
 
 /// On which thread the sandbox is called.
@@ -249,12 +250,11 @@ impl Decider {
     pub async fn decide(self: &Arc<Self>, key: &Key, observed: &Observed) -> Result<Consulted, Busy> {
         let name = self.policies.name_for(&observed.lease, &self.world);
         let spec = observed.lease.spec.policy.as_ref();
-        let params = spec.and_then(|p| p.params.as_ref());
         let case = Case {
             asking: Asking {
                 key: key.clone(),
                 now: observed.reading.mono,
-                params: params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string()),
+                params: Policies::params_for(&observed.lease),
                 decision: observed.snapshot.resource_version,
                 records: Arc::default(),
             },
@@ -404,8 +404,7 @@ impl Decider {
             self.metrics.decision_fault(PAUSED);
             return Ok(Err(Failed { reason: POLICY_FAULT, message: why, again_in: Some(again_in) }));
         }
-        let is_shadow = std::ptr::eq(breaker, &raw const self.shadow_breaker);
-        let bulkhead = if is_shadow { &self.shadow_bulkhead } else { &self.bulkhead };
+        let bulkhead = if self.is_shadow(breaker) { &self.shadow_bulkhead } else { &self.bulkhead };
         match self.ask(bulkhead, &policy, &resolved.name, asking, question).await {
             Ok(answer) => {
                 breaker.succeeded(key, digest);
@@ -417,15 +416,34 @@ impl Decider {
                 Ok(Err(failed))
             }
             Err(NoAnswer::Broken { message, is_infrastructure }) => {
-                let (pause, broken) = breaker.failed(key, digest, &message, is_infrastructure, now);
-                // What a rehearsal comes to says nothing of a module's work for those who rely on it.
-                if let Some(namespaces) = broken.filter(|_| !is_shadow) {
-                    let why = format!("{} times in a row ({message})", breaker::IN_A_ROW);
-                    self.policies.report_failing(digest, &why, &namespaces);
-                }
+                let pause = self.broke(breaker, asking, digest, &message, is_infrastructure);
                 Ok(Err(Failed { reason: POLICY_FAULT, message, again_in: Some(pause) }))
             }
         }
+    }
+
+    fn is_shadow(&self, breaker: &Breaker) -> bool {
+        std::ptr::eq(breaker, &raw const self.shadow_breaker)
+    }
+
+    /// A module has broken while it was asked about a lease. Where it does so again and again it is not in use any
+    /// more. Returns after which pause it is asked again.
+    fn broke(&self, breaker: &Breaker, asking: &Asking, digest: &str, why: &str, is_infrastructure: bool) -> Duration {
+        let (pause, broken) = breaker.failed(&asking.key, digest, why, is_infrastructure, asking.now);
+        // What a rehearsal comes to says nothing of a module's work for those who rely on it.
+        if let Some(namespaces) = broken.filter(|_| !self.is_shadow(breaker)) {
+            let why = format!("{} times in a row ({why})", breaker::IN_A_ROW);
+            self.policies.report_failing(digest, &why, &namespaces);
+        }
+        pause
+    }
+
+    /// Waits for the right to call a module. The built-in policy needs none: it decides where others fail.
+    async fn enter(&self, bulkhead: &Bulkhead, digest: &str) -> Result<Option<Permit>, Busy> {
+        if digest == self.policies.builtin().digest() {
+            return Ok(None);
+        }
+        bulkhead.enter(digest).await.map(Some)
     }
 
     /// Asks one policy, and lets the guard check its answer.
@@ -438,10 +456,7 @@ impl Decider {
         question: Arc<Question>,
     ) -> Result<(Checked, String), NoAnswer> {
         let digest = policy.digest().to_owned();
-        let permit = match digest == self.policies.builtin().digest() {
-            true => None,
-            false => Some(bulkhead.enter(&digest).await.map_err(|Busy| NoAnswer::Busy)?),
-        };
+        let permit = self.enter(bulkhead, &digest).await.map_err(|Busy| NoAnswer::Busy)?;
         let (this, policy, name) = (self.clone(), policy.clone(), name.to_owned());
         let (asking, asked) = (asking.clone(), question.clone());
         let span = info_span!("policy", policy = name, digest);
@@ -450,9 +465,8 @@ impl Decider {
             drop(permit);
             called
         });
-        let panicked = |panic| CallFailure::Fault { why: format!("the host failed: {panic}"), is_infrastructure: true };
         let refused = |reason, message, again_in| NoAnswer::Refused(Failed { reason, message, again_in });
-        let decided = match called.await.unwrap_or_else(|panic| Err(panicked(panic))) {
+        let decided = match called.await.unwrap_or_else(|panic| Err(panicked(&panic))) {
             Ok(decided) => decided,
             Err(CallFailure::Params(message)) => return Err(refused(INVALID_PARAMS, message, None)),
             Err(CallFailure::Fault { why: message, is_infrastructure }) => {
@@ -508,26 +522,25 @@ impl Decider {
         if let Some(errors) = self.params_known(&policy, &asking.params) {
             return refusal(&errors);
         }
-        let (key, digest) = (&asking.key, policy.digest().to_owned());
-        if let Err(Paused { why, .. }) = self.breaker.permits(key, &digest, asking.now) {
+        let digest = policy.digest().to_owned();
+        if let Err(Paused { why, .. }) = self.breaker.permits(&asking.key, &digest, asking.now) {
             return Some((POLICY_FAULT, why));
         }
         // Nothing hangs on the answer: it can be found when the next question is asked.
-        let permit = self.bulkhead.enter(&digest).await.ok()?;
+        let permit = self.enter(&self.bulkhead, &digest).await.ok()?;
         let (this, params) = (self.clone(), asking.params.clone());
         let errors = self.calls.run(move || {
             let errors = this.params_errors(&policy, &params);
             drop(permit);
             errors
         });
-        match errors.await {
-            Ok(Ok(errors)) => refusal(&errors),
-            Ok(Err(CallFailure::Params(message))) => Some((INVALID_PARAMS, message)),
-            Ok(Err(CallFailure::Fault { why, is_infrastructure })) => {
-                self.breaker.failed(key, &digest, &why, is_infrastructure, asking.now);
+        match errors.await.unwrap_or_else(|panic| Err(panicked(&panic))) {
+            Ok(errors) => refusal(&errors),
+            Err(CallFailure::Params(message)) => Some((INVALID_PARAMS, message)),
+            Err(CallFailure::Fault { why, is_infrastructure }) => {
+                self.broke(&self.breaker, asking, &digest, &why, is_infrastructure);
                 Some((POLICY_FAULT, why))
             }
-            Err(panic) => Some((POLICY_FAULT, format!("the host failed: {panic}"))),
         }
     }
 
@@ -581,6 +594,11 @@ impl Decider {
     }
 }
 
+/// A call that has not come to an end that we know of: our defect, and not the module's.
+fn panicked(panic: &JoinError) -> CallFailure {
+    CallFailure::Fault { why: format!("the host failed: {panic}"), is_infrastructure: true }
+}
+
 /// A fault as the condition tells it: its kind in one word, then the sentence.
 fn told(fault: &Fault) -> String {
     format!("{}: {}", fault.reason(), fault)
@@ -622,3 +640,6 @@ fn first_look(resolved: &Resolved, question: &Question) -> Option<Duration> {
     let renews = question.hold.as_ref().is_some_and(|hold| hold.renewal_requested && !hold.due);
     resolved.first_look.filter(|_| !renews)
 }
+
+#[cfg(test)]
+mod tests;

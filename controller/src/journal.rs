@@ -81,7 +81,10 @@ fn write(mut files: Files, lines: &Receiver<String>, metrics: &Metrics) {
 struct Files {
     directory: PathBuf,
     newer: File,
+    /// The length of its whole lines.
     written: u64,
+    /// Whether there may be a part of a line behind them.
+    torn: bool,
     most: u64,
 }
 
@@ -92,19 +95,40 @@ impl Files {
         let mut newer = options.create(true).append(true).read(true).mode(0o600).open(directory.join(NEWER))?;
         let written = whole_lines(&mut newer)?;
         newer.set_len(written)?;
-        Ok(Self { directory: directory.to_owned(), newer, written, most })
+        Ok(Self { directory: directory.to_owned(), newer, written, torn: false, most })
     }
 
     fn append(&mut self, mut line: String) -> io::Result<()> {
         line.push('\n');
         let bytes = line.len() as u64;
+        self.mend()?;
         if self.written > 0 && self.written + bytes > self.most {
-            std::fs::rename(self.directory.join(NEWER), self.directory.join(OLDER))?;
+            match std::fs::rename(self.directory.join(NEWER), self.directory.join(OLDER)) {
+                // The last time it was renamed, and then no new one could be made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
             *self = Self::open(&self.directory, self.most)?;
         }
-        self.written += bytes;
         // In one piece: what is in the file are whole lines, whenever somebody looks or the process ends.
-        self.newer.write_all(line.as_bytes())
+        let appended = self.newer.write_all(line.as_bytes());
+        if appended.is_ok() {
+            self.written += bytes;
+        } else {
+            self.torn = true;
+            // Where this fails too it is tried again before the next line.
+            let _ = self.mend();
+        }
+        appended
+    }
+
+    /// Takes away what a full disk has left of a line: it would spoil the next one.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.newer.set_len(self.written)?;
+            self.torn = false;
+        }
+        Ok(())
     }
 }
 
@@ -182,6 +206,42 @@ mod tests {
             .collect();
         let expected: Vec<_> = (120..135).map(|n| n.to_string()).collect();
         assert_eq!(kept, expected, "the newest, without a gap, and half a line spoils nothing");
+    }
+
+    fn kept(directory: &Path) -> Vec<String> {
+        let mut printed = Vec::new();
+        print(directory, &mut printed).expect("printed");
+        let text = String::from_utf8(printed).expect("text");
+        text.lines().map(|line| Record::parse(line).expect("whole").input).collect()
+    }
+
+    #[test]
+    fn a_journal_that_was_renamed_and_not_made_anew_goes_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let line = |n| record(n).line().expect("short");
+        let most = line(100).len() as u64 + 1;
+        let mut files = Files::open(directory.path(), most).expect("opened");
+        files.append(line(100)).expect("written");
+        // As it is after a rotation that could not open the new file.
+        std::fs::rename(directory.path().join(NEWER), directory.path().join(OLDER)).expect("renamed");
+        files.append(line(101)).expect("written");
+        assert_eq!(kept(directory.path()), ["100", "101"]);
+    }
+
+    #[test]
+    fn a_part_of_a_line_that_could_not_be_written_is_taken_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let line = |n| record(n).line().expect("short");
+        let mut files = Files::open(directory.path(), 1 << 20).expect("opened");
+        files.append(line(100)).expect("written");
+        // A disk that takes half a line and then nothing, not even that it be taken away.
+        files.newer.write_all(b"{\"v\":1,").expect("half a line");
+        let only_read = File::open(directory.path().join(NEWER)).expect("opened");
+        let good = std::mem::replace(&mut files.newer, only_read);
+        assert!(files.append(line(101)).is_err());
+        files.newer = good;
+        files.append(line(102)).expect("written");
+        assert_eq!(kept(directory.path()), ["100", "102"], "every line is whole");
     }
 
     #[test]

@@ -3,11 +3,16 @@
 // What is shipped does not end a process where it could say what is wrong.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use konductor_controller::{args::Args, journal, run::run, telemetry};
 use konductor_policy::compile;
+use tokio::runtime::Runtime;
+
+/// How long the end waits for threads of what blocks, after everything else has ended: a policy that is being compiled or
+/// asked. Nobody waits for it any more, and Kubernetes kills what takes 30 s.
+const THREADS_MOST: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // The controller starts itself anew to compile a policy's module: see konductor_policy::compile.
@@ -37,6 +42,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let code = run_told(args, &runtime);
+    runtime.shutdown_timeout(THREADS_MOST);
+    code
+}
+
+/// Runs the controller, and tells of it as the flags say.
+fn run_told(args: Args, runtime: &Runtime) -> ExitCode {
     // What is still to be sent is sent when this is dropped.
     let _telemetry = match telemetry::init(&args, runtime.handle()) {
         Ok(telemetry) => telemetry,

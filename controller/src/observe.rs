@@ -7,7 +7,7 @@ mod snapshot;
 mod watch;
 mod world;
 
-pub use census::Census;
+pub use census::{Census, LastCensus};
 pub use convert::{record, request_facts};
 pub(crate) use pods::ended;
 pub use pods::watch_pods;

@@ -152,6 +152,14 @@ impl Policies {
             .unwrap_or_else(|| self.default_name.clone())
     }
 
+    /// A lease's params as its policy gets them, in JSON. Written in one place: a module is probed with the same text
+    /// that it is asked with, and what is remembered of it is found again.
+    #[must_use]
+    pub fn params_for(lease: &Lease) -> String {
+        let params = lease.spec.policy.as_ref().and_then(|p| p.params.as_ref());
+        params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string())
+    }
+
     /// The policy of this name as a lease in this namespace finds it: `default` is built in, every
     /// other is looked for in the lease's own namespace first, then in the controller's.
     #[must_use]
@@ -453,8 +461,7 @@ impl Policies {
             if own != *key && self.slots().contains_key(&own) {
                 continue;
             }
-            let params = spec.and_then(|p| p.params.as_ref());
-            let params = params.map_or_else(|| "{}".to_owned(), |p| serde_json::Value::Object(p.clone()).to_string());
+            let params = Self::params_for(&lease);
             if !found.contains(&params) {
                 found.push(params);
             }

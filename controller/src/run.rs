@@ -14,6 +14,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinError,
 };
 use tracing::{info, warn};
 
@@ -110,19 +111,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let (leading, is_leader) = watch::channel(!leader_elect);
-    let election = leader_elect.then(|| {
-        tokio::spawn(leader::elect(
-            client,
-            namespace,
-            identity,
-            leader_election_duration,
-            leading.clone(),
-            stopping.clone(),
-        ))
+    let (election_stop, http_stop) = (stopping.clone(), stopping.clone());
+    let mut election = tokio::spawn(async move {
+        match leader_elect {
+            true => leader::elect(client, namespace, identity, leader_election_duration, leading, election_stop).await,
+            // It leads from the beginning, and until then: nobody could tell any more after a drop.
+            false => {
+                stopped(election_stop).await;
+                drop(leading);
+            }
+        }
     });
-    let http_stop = stopping.clone();
-    let status = Status { clock, metrics, world, queue, answers: answers.clone(), synced, loaded };
-    let server = tokio::spawn(http::serve(listener, status, stopped(http_stop)));
+    let status =
+        Status { clock, metrics, world, last: Arc::default(), queue, answers: answers.clone(), synced, loaded };
+    let mut server = tokio::spawn(http::serve(listener, status, stopped(http_stop)));
 
     let mut reconciler = tokio::spawn(reconciling.run(is_leader, stopping));
 
@@ -132,10 +134,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Ok(name) => Err(anyhow::anyhow!("the {name} task has ended")),
             Err(panic) => Err(anyhow::Error::new(panic).context("a task has panicked")),
         },
-        ended = &mut reconciler => match ended {
-            Ok(()) => Err(anyhow::anyhow!("the reconciler has ended")),
-            Err(panic) => Err(anyhow::Error::new(panic).context("the reconciler has panicked")),
-        },
+        ended = &mut reconciler => Err(too_soon("reconciler", ended)),
+        ended = &mut election => Err(too_soon("leader election", ended)),
+        ended = &mut server => Err(too_soon("HTTP server", ended)),
     };
     stop.send_replace(true);
     let goodbye = async {
@@ -144,10 +145,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         // What has been committed is told before we go; what is not told by then, the next leader tells.
         let _ = tokio::time::timeout(ANSWERS_MOST, answers.settled()).await;
-        if let Some(election) = election {
-            let _ = election.await;
+        for part in [election, server] {
+            if !part.is_finished() {
+                let _ = part.await;
+            }
         }
-        let _ = server.await;
     };
     let grace = if ended.is_ok() { SHUTDOWN_MOST } else { Duration::from_secs(1) };
     if tokio::time::timeout(grace, goodbye).await.is_err() && ended.is_ok() {
@@ -155,6 +157,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     info!("stopped");
     ended
+}
+
+/// Why the process ends: one of its parts has ended, which none does by itself.
+fn too_soon(part: &str, ended: Result<(), JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(()) => anyhow::anyhow!("the {part} has ended"),
+        Err(panic) => anyhow::Error::new(panic).context(format!("the {part} has panicked")),
+    }
 }
 
 fn open_cache(directory: &Path, key_file: Option<&Path>) -> anyhow::Result<Cache> {

@@ -239,6 +239,38 @@ async fn a_new_leader_takes_nothing_from_those_that_hold_or_wait() {
 }
 
 #[tokio::test]
+async fn who_stands_by_takes_over_at_once_when_the_leader_stops() {
+    let plane = ControlPlane::installed().await;
+    // A term that no test waits for: only the leader's stepping down can end it.
+    let flags = || ControllerOptions::with("--leader-election-duration 10m");
+    let leads = async |replica: &Controller| replica.metrics().await.sum("konductor_leader", &[]) == Some(1.0);
+    let first = Controller::start(&plane, flags().named("one")).await;
+    eventually("it leads", async || leads(&first).await.then_some(()).ok_or("not yet")).await;
+    let second = Controller::start(&plane, flags().named("two")).await;
+    let team = plane.namespace("team").await;
+    team.create_lease("x", "10m").await;
+    let (holder, _) = hold(&team, "x", "holder").await;
+    let waiter = wait_for(&team, ask("x", "waiter")).await;
+    assert!(!leads(&second).await);
+    team.delete_request(&holder).await;
+    holds(&team, &waiter).await;
+
+    let next = team.request("x", "next").await;
+    waits(&team, &next).await;
+    let begun = std::time::Instant::now();
+    // Both at once: what is given back while nobody leads is granted by the one that comes.
+    let (exit, ()) = tokio::join!(first.terminate(), team.delete_request(&waiter));
+    assert_eq!(exit.code, 0);
+    holds(&team, &next).await;
+    eventually("the other leads", async || leads(&second).await.then_some(()).ok_or("not yet")).await;
+    let took = begun.elapsed();
+    println!("handed over in {took:?}, with the end of the old process");
+    // A second, and what a busy machine adds.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    checker::check(&plane.history(&team).await).expect("nothing forbidden");
+}
+
+#[tokio::test]
 async fn no_hold_outlasts_the_longest_hold_that_is_allowed() {
     let plane = ControlPlane::installed().await;
     let options = ControllerOptions { args: vec!["--max-hold=3s".into()], ..alone() };

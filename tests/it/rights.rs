@@ -102,6 +102,7 @@ async fn the_controller_may_do_its_work_and_nothing_else() {
     assert!(may(&client, "konductor-system", "create", "leases.coordination.k8s.io").await);
     assert!(!may(&client, "konductor-system", "delete", "leases.coordination.k8s.io").await);
     assert!(!may(&client, "team", "create", "leases.coordination.k8s.io").await);
+    assert!(!may(&client, "konductor-system", "watch", "leases.coordination.k8s.io").await, "only the one of its name");
     assert!(!may(&client, "konductor-system", "get", "secrets").await);
 
     // Not only said: tried.

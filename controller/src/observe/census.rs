@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,6 +17,30 @@ use kube::ResourceExt as _;
 
 use super::world::{World, to_duration};
 use crate::clock::Reading;
+
+/// For how long a count is given to whoever asks. Counting holds up what is observed and decided meanwhile; whoever
+/// scrapes, scrapes every some seconds, and nobody else may make us count more often.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The last count, for those who ask soon after.
+#[derive(Debug, Default)]
+pub struct LastCensus(Mutex<Option<(Duration, Census)>>);
+
+impl LastCensus {
+    /// What there is in a world, or was a moment ago.
+    pub fn of(&self, world: &World, reading: Reading) -> Census {
+        // Locked while it counts: who comes meanwhile waits, and gets the same count.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, census)) = &*last
+            && reading.mono.saturating_sub(*at) < FRESH
+        {
+            return census.clone();
+        }
+        let census = world.census(reading);
+        *last = Some((reading.mono, census.clone()));
+        census
+    }
+}
 
 /// What there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +132,16 @@ mod tests {
             ..LeaseStatus::default()
         });
         lease
+    }
+
+    #[test]
+    fn who_asks_within_a_second_gets_the_same_count() {
+        let (world, last) = (World::default(), LastCensus::default());
+        let held = |seconds| last.of(&world, reading(seconds)).leases["Held"];
+        assert_eq!(held(1), 0);
+        world.apply_lease(lease("a", LeasePhase::Held, 90));
+        assert_eq!(held(1), 0, "not counted again");
+        assert_eq!(held(2), 1, "a second later it is");
     }
 
     #[test]

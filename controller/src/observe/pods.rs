@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _};
 use kube_runtime::{
@@ -41,6 +41,10 @@ const LINGER: Duration = Duration::from_secs(10 * 60);
 /// How soon the API server is asked again about a Pod that no watch has shown yet, or of which it has not said
 /// anything.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Of how many Pods of a namespace the API server is asked at once. Others wait for their turn, so that a namespace with
+/// many does not load an API server that is slow already.
+const ASK_AT_ONCE: usize = 8;
 
 /// A namespace that is watched.
 struct Place {
@@ -111,12 +115,28 @@ async fn follow<E: std::fmt::Display, A: Future<Output = Result<bool, E>> + Send
     let (mut there, mut listed) = (HashSet::new(), None::<HashSet<String>>);
     let mut complete = false;
     let mut asked: HashMap<String, Instant> = HashMap::new();
+    // Questions under way, beside the watch: a slow API server must not keep a deletion from being seen.
+    let (mut asking, mut answers) = (HashSet::new(), FuturesUnordered::new());
     loop {
         let event = tokio::select! {
             event = stream.next() => match event {
                 Some(event) => Some(event),
                 None => return,
             },
+            Some((pod, answer)) = answers.next() => {
+                let PodRef { uid, name } = pod;
+                asking.remove(&uid);
+                match answer {
+                    Ok(true) => over(feeds, namespace, &uid, "gone"),
+                    Ok(false) => drop(asked.insert(uid, Instant::now())),
+                    Err(problem) => {
+                        warn!(namespace, pod = name, %problem, "cannot find out whether a Pod is there; asking again");
+                        feeds.metrics.api_error("pods");
+                        asked.insert(uid, Instant::now());
+                    }
+                }
+                None
+            }
             () = look.notified() => None,
             () = tokio::time::sleep(ASK_AGAIN), if !asked.is_empty() => None,
         };
@@ -160,15 +180,12 @@ async fn follow<E: std::fmt::Display, A: Future<Output = Result<bool, E>> + Send
             if asked.get(&pod.uid).is_some_and(|at| at.elapsed() < ASK_AGAIN) {
                 continue;
             }
-            let (uid, name) = (pod.uid.clone(), pod.name.clone());
-            match is_over(pod).await {
-                Ok(true) => over(feeds, namespace, &uid, "gone"),
-                Ok(false) => drop(asked.insert(uid, Instant::now())),
-                Err(problem) => {
-                    warn!(namespace, pod = name, %problem, "cannot find out whether a Pod is there; asking again");
-                    feeds.metrics.api_error("pods");
-                    asked.insert(uid, Instant::now());
-                }
+            if asking.len() >= ASK_AT_ONCE {
+                break;
+            }
+            if asking.insert(pod.uid.clone()) {
+                let answer = is_over(pod.clone());
+                answers.push(async move { (pod, answer.await) });
             }
         }
     }
@@ -336,6 +353,48 @@ mod tests {
         let events = vec![Event::Init, there, Event::InitDone, Event::Init, Event::InitDone];
         let (abandoned, _) = played(&feeds, events, &["a"]).await;
         assert_eq!(abandoned, ["a"]);
+    }
+
+    /// Plays events while the API server answers about nobody, or about each after a while. Says who is abandoned, and
+    /// of how many it was asked at once.
+    async fn played_slowly(feeds: &Feeds, events: Vec<Event<Pod>>, answers: bool) -> (Vec<String>, usize) {
+        let events = futures::stream::iter(events.into_iter().map(Ok)).chain(futures::stream::pending());
+        let (now, most) = (Mutex::new(0), Mutex::new(0));
+        let is_over = |_| async {
+            {
+                let (mut now, mut most) = (now.lock().expect("lock"), most.lock().expect("lock"));
+                *now += 1;
+                *most = (*now).max(*most);
+            }
+            if !answers {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            *now.lock().expect("lock") -= 1;
+            Ok::<_, &str>(true)
+        };
+        let look = Notify::new();
+        let _ = tokio::time::timeout(ASK_AGAIN * 3, follow("ns", feeds, events, &look, is_over)).await;
+        let most = *most.lock().expect("lock");
+        (abandoned(feeds), most)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_api_server_does_not_answer_a_deletion_is_still_seen() {
+        let feeds = feeds();
+        asks_from(&feeds, "asked for");
+        asks_from(&feeds, "deleted");
+        let there = Event::InitApply(pod("deleted", "Running"));
+        let events = vec![Event::Init, there, Event::InitDone, Event::Delete(pod("deleted", "Running"))];
+        assert_eq!(played_slowly(&feeds, events, false).await, (vec!["deleted".to_owned()], 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_pods_are_asked_about_at_once_and_all_in_the_end() {
+        let feeds = feeds();
+        (0..ASK_AT_ONCE * 2 + 1).for_each(|n| asks_from(&feeds, &n.to_string()));
+        let (abandoned, most) = played_slowly(&feeds, vec![Event::Init, Event::InitDone], true).await;
+        assert_eq!((abandoned.len(), most), (ASK_AT_ONCE * 2 + 1, ASK_AT_ONCE));
     }
 
     #[test]

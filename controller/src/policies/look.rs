@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use konductor_crds::{POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY};
+use konductor_crds::{DEFAULT_POLICY, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY};
 use konductor_policy::{CheckedModule, Host, Policy, Probe, Rejection, Source, probe};
 use tracing::warn;
 
@@ -132,6 +132,13 @@ impl Look<'_> {
     }
 
     fn check<'a>(&self, map: &'a ConfigMap) -> Result<CheckedModule<'a>, Refusal> {
+        // No lease would find it, so "in use" would be said of what decides nothing.
+        if map.metadata.name.as_deref() == Some(DEFAULT_POLICY) {
+            let why = format!(
+                "{DEFAULT_POLICY} is the built-in policy's name, so no lease can use it: give the ConfigMap another name"
+            );
+            return Err(Refusal { reason: "ReservedName", why, counts: Counts::Always });
+        }
         let data = map.binary_data.as_ref();
         let raw = data.and_then(|data| data.get(POLICY_MODULE_KEY));
         let gzip = data.and_then(|data| data.get(POLICY_MODULE_GZIP_KEY));

@@ -225,18 +225,28 @@ fn decider(policies: &Arc<Policies>, world: &Arc<World>, workers: usize) -> Arc<
 
 /// A free lease of `team` that names the policy `p`, and which somebody wants.
 fn wanted(world: &World, name: &str) -> (Key, Box<Observed>) {
-    let clock = crate::clock::SystemClock;
+    let _ = idle(world, name);
+    let spec = LeaseRequestSpec { lease: name.to_owned(), holder: "a".to_owned(), ..LeaseRequestSpec::default() };
+    let mut request = LeaseRequest::new(&format!("r-{name}"), spec);
+    (request.metadata.namespace, request.metadata.uid) = (Some("team".to_owned()), Some(format!("u-{name}")));
+    request.metadata.resource_version = Some("2".to_owned());
+    world.request_watched(request, crate::clock::SystemClock.read(), Millis(0));
+    seen(world, name)
+}
+
+/// The same lease, and nobody wants it.
+fn idle(world: &World, name: &str) -> (Key, Box<Observed>) {
     let policy = PolicySpec { name: Some("p".to_owned()), ..PolicySpec::default() };
     let spec = LeaseSpec { ttl: "1m".to_owned(), policy: Some(policy), ..LeaseSpec::default() };
     let mut lease = Lease::new(name, spec);
     (lease.metadata.namespace, lease.metadata.uid) = (Some("team".to_owned()), Some(name.to_owned()));
     lease.metadata.resource_version = Some("1".to_owned());
     world.apply_lease(lease);
-    let spec = LeaseRequestSpec { lease: name.to_owned(), holder: "a".to_owned(), ..LeaseRequestSpec::default() };
-    let mut request = LeaseRequest::new(&format!("r-{name}"), spec);
-    (request.metadata.namespace, request.metadata.uid) = (Some("team".to_owned()), Some(format!("u-{name}")));
-    request.metadata.resource_version = Some("2".to_owned());
-    world.request_watched(request, clock.read(), Millis(0));
+    seen(world, name)
+}
+
+fn seen(world: &World, name: &str) -> (Key, Box<Observed>) {
+    let clock = crate::clock::SystemClock;
     let key = Key::new("team", name);
     match observe(world, &key, &clock, Duration::ZERO, konductor_core::Settings::default()) {
         Sight::Lease(observed) => (key, observed),
@@ -320,4 +330,49 @@ async fn each_decision_is_made_by_one_digest_and_none_is_lost_while_modules_are_
         "{DECISIONS} decisions in {took:?}, {:.0} a second, {swaps} swaps, {by:?}",
         DECISIONS as f64 / took.as_secs_f64()
     );
+}
+
+#[tokio::test]
+async fn a_module_that_breaks_again_and_again_over_params_gives_way_also_while_nobody_asks_for_the_lease() {
+    let (policies, key, [good, _]) = registry();
+    let text = r#"(module (memory (export "memory") 1) (data (i32.const 8) "{}")
+        (func (export "konductor_policy_v1"))
+        (func (export "konductor_alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "konductor_validate") (param i32 i32) (result i64) unreachable)
+        (func (export "konductor_decide") (param i32 i32) (result i64) (i64.const 0x800000002)))"#;
+    let bad = policies.host.load(&wat::parse_str(text).expect("wat")).expect("it is not asked anything yet");
+    apply(&policies, &key, Outcome::Active(good.clone(), None));
+    apply(&policies, &key, Outcome::Active(bad.clone(), None));
+    let (policies, world) = (Arc::new(policies), Arc::new(World::default()));
+    let decider = decider(&policies, &world, 2);
+    for n in 0..crate::decide::breaker::IN_A_ROW {
+        assert_eq!(resolved(&policies).0.as_deref(), Some(bad.digest()), "{n} failures are not enough");
+        let (lease, observed) = idle(&world, &format!("l{n}"));
+        let consulted = decider.decide(&lease, &observed).await.expect("nobody else asks");
+        assert!(!consulted.health.ready && consulted.decider.is_none(), "{:?}", consulted.health);
+    }
+    assert_eq!(resolved(&policies).0.as_deref(), Some(good.digest()), "the one before is back");
+}
+
+#[test]
+fn a_config_map_with_the_name_of_the_built_in_policy_is_refused() {
+    let (policies, ..) = registry();
+    let text = r#"(module (memory (export "memory") 6) (data (i32.const 8) "{}")
+        (func (export "konductor_policy_v1"))
+        (func (export "konductor_alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "konductor_decide") (param i32 i32) (result i64) (i64.const 0x800000002)))"#;
+    let good = k8s_openapi::ByteString(wat::parse_str(text).expect("wat"));
+    let looked = |name: &str| {
+        let mut map = map("team", name);
+        map.binary_data = Some([(konductor_crds::POLICY_MODULE_KEY.to_owned(), good.clone())].into());
+        let (params, metrics) = (Vec::new(), Metrics::new());
+        let Policies { host, refusals, turns, .. } = &policies;
+        Look { host, refusals, turns, metrics: &metrics, active: None, params, room: usize::MAX }.at(&map)
+    };
+    assert!(matches!(looked("other"), Looked::Passed { .. }));
+    let Looked::Refused { refusal, again: None, .. } = looked(DEFAULT_POLICY) else { panic!("not refused") };
+    assert_eq!(refusal.reason, "ReservedName");
+    assert!(refusal.why.contains("another name"), "{}", refusal.why);
+    // Its bytes are good, also under another name afterwards.
+    assert!(matches!(looked("another"), Looked::Passed { .. }));
 }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::Metrics;
+use crate::commit::API_TIMEOUT;
 
 /// How many Events may wait to be written. They are told for people; when more come than the API
 /// server takes, the newest are dropped and counted rather than that memory grows.
@@ -43,9 +44,17 @@ impl EventJobs {
         let reporter = Reporter { controller: "konductor-controller".to_owned(), instance: Some(instance) };
         let recorder = Recorder::new(client, reporter);
         while let Some((event, about)) = self.0.recv().await {
-            if let Err(error) = recorder.publish(&event, &about).await {
-                metrics.api_error("event");
-                debug!(error = &error as &dyn std::error::Error, "cannot write an event");
+            // One that is never answered must not keep all others from being told.
+            match tokio::time::timeout(API_TIMEOUT, recorder.publish(&event, &about)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    metrics.api_error("event");
+                    debug!(error = &error as &dyn std::error::Error, "cannot write an event");
+                }
+                Err(_) => {
+                    metrics.api_error("event");
+                    debug!(timeout_s = API_TIMEOUT.as_secs(), "no answer to the write of an event");
+                }
             }
         }
     }
@@ -139,5 +148,42 @@ impl Events {
         if self.jobs.try_send((event, about)).is_err() {
             self.metrics.event_dropped();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_is_never_answered_does_not_keep_the_next_from_being_written() {
+        let (asked, mut seen) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let asked = asked.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await.expect("a body");
+                let event: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+                let note = event["note"].as_str().unwrap_or_default().to_owned();
+                asked.send(note.clone()).expect("the test looks");
+                if note == "first" {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(body.to_vec())))
+            }
+        });
+        let metrics = Arc::new(Metrics::new());
+        let (events, jobs) = Events::new(metrics.clone());
+        let _running = tokio::spawn(jobs.run(Client::new(service, "team"), "one".to_owned(), metrics.clone()));
+        for note in ["first", "second"] {
+            let lease = ObjectReference { name: Some(note.to_owned()), ..ObjectReference::default() };
+            events.policy_failed(lease, note);
+        }
+        let next = async |seen: &mut mpsc::UnboundedReceiver<String>| {
+            tokio::time::timeout(API_TIMEOUT * 2, seen.recv()).await.expect("written").expect("it runs")
+        };
+        assert_eq!(next(&mut seen).await, "first");
+        assert_eq!(next(&mut seen).await, "second");
+        let text = metrics.encode().expect("text");
+        assert!(text.contains("konductor_api_errors_total{operation=\"event\"} 1"), "{text}");
     }
 }
