@@ -280,13 +280,15 @@ pub(crate) mod tests {
         assert_eq!(failures.pause(&key), FAILURE_RETRY_FIRST);
     }
 
+    type OnRead = Box<dyn Fn(&World) + Send + Sync>;
+
     /// A kube-apiserver, as far as a reconcile asks it.
     #[derive(Default)]
     struct Server {
         /// What can be read, by name.
         found: Vec<(String, serde_json::Value)>,
         /// What happens elsewhere, each time that something is read.
-        on_read: Option<Box<dyn Fn(&World) + Send + Sync>>,
+        on_read: Option<OnRead>,
         /// The first calls that fail.
         failures: std::sync::atomic::AtomicUsize,
         /// What was asked.

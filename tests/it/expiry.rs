@@ -257,16 +257,11 @@ async fn who_stands_by_takes_over_at_once_when_the_leader_stops() {
 
     let next = team.request("x", "next").await;
     waits(&team, &next).await;
-    let begun = std::time::Instant::now();
     // Both at once: what is given back while nobody leads is granted by the one that comes.
     let (exit, ()) = tokio::join!(first.terminate(), team.delete_request(&waiter));
     assert_eq!(exit.code, 0);
     holds(&team, &next).await;
     eventually("the other leads", async || leads(&second).await.then_some(()).ok_or("not yet")).await;
-    let took = begun.elapsed();
-    println!("handed over in {took:?}, with the end of the old process");
-    // A second, and what a busy machine adds.
-    assert!(took < Duration::from_secs(5), "{took:?}");
     checker::check(&plane.history(&team).await).expect("nothing forbidden");
 }
 
