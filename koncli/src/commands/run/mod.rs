@@ -3,6 +3,7 @@
 //! [`plan`] decides, and is tested without a process or a clock; this file and the others beside it carry out.
 
 mod child;
+mod family;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
