@@ -37,11 +37,15 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written to. A reader that went away, such as `head`, is no error.
     pub fn data(&self, text: impl Display) -> Result<()> {
-        match writeln!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush()) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => Err(Error::new("write to stdout", Problem::Local(error.to_string()))),
-        }
+        self.more(text).map(drop)
+    }
+
+    /// Writes data that goes on for ever. Returns whether somebody still reads it.
+    ///
+    /// # Errors
+    /// If stdout cannot be written to.
+    pub fn more(&self, text: impl Display) -> Result<bool> {
+        still_read(&mut io::stdout().lock(), &text)
     }
 
     /// Writes what was done: as a line for people, which `--quiet` leaves out, or as data.
@@ -62,12 +66,20 @@ impl Output {
     /// # Errors
     /// As [`Output::data`].
     pub fn structured(&self, data: &impl Serialize) -> Result<()> {
+        self.more_structured(data).map(drop)
+    }
+
+    /// As [`Output::more`], as JSON or YAML.
+    ///
+    /// # Errors
+    /// As [`Output::more`].
+    pub fn more_structured(&self, data: &impl Serialize) -> Result<bool> {
         let text = match self.format {
             Format::Yaml => serde_yaml::to_string(data).map_err(|error| error.to_string()),
             _ => serde_json::to_string_pretty(data).map_err(|error| error.to_string()),
         };
         let text = text.map_err(|why| Error::new("write the data", Problem::Local(why)))?;
-        self.data(text.trim_end())
+        self.more(text.trim_end())
     }
 
     /// Says something on stderr, unless `--quiet`.
@@ -96,6 +108,15 @@ impl Output {
         let draws = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         let people = matches!(self.format, Format::Text | Format::Wide);
         draws && people && !self.quiet && io::stdout().is_terminal()
+    }
+}
+
+/// Writes a line. Returns whether there is still a reader: one that has what it wants, such as `head`, is no error.
+fn still_read(to: &mut impl io::Write, text: &impl Display) -> Result<bool> {
+    match writeln!(to, "{text}").and_then(|()| to.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new("write to stdout", Problem::Local(error.to_string()))),
     }
 }
 
@@ -206,6 +227,22 @@ mod tests {
         assert_eq!(table.to_string(), "NAME          HOLDER\ndb-migration  -\nx             pod-a");
         assert_eq!(table.take_last_line(), "x             pod-a");
         assert_eq!(table.to_string(), "");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_no_error_and_is_told() {
+        struct Pipe(Option<io::ErrorKind>);
+        impl io::Write for Pipe {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.map_or(Ok(bytes.len()), |kind| Err(kind.into()))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(still_read(&mut Pipe(None), &"x").expect("written"));
+        assert!(!still_read(&mut Pipe(Some(io::ErrorKind::BrokenPipe)), &"x").expect("no error"));
+        still_read(&mut Pipe(Some(io::ErrorKind::StorageFull)), &"x").expect_err("a disk that is full is one");
     }
 
     #[test]

@@ -101,6 +101,10 @@ async fn exit_codes_tell_what_has_happened() {
     pending(&team, "db", 1).await;
     user.koncli("lease release db --holder w").run().await.succeeds().prints("withdrew 1");
     waits.wait().await.exits_with(1).complains("somebody deleted the request");
+    // Also what was made by hand, without koncli's label.
+    let by_hand = team.request("db", "w").await;
+    user.koncli("lease release db --holder w").run().await.succeeds().prints("withdrew 1");
+    team.request_is_gone(&by_hand).await;
     user.koncli("lease release db --holder a").run().await.succeeds().prints("db released by a, token ");
     user.koncli("lease release db --holder a").run().await.succeeds().prints("already released");
 

@@ -191,6 +191,19 @@ async fn the_next_one_begins_when_nothing_of_the_last_is_left() {
             None,
             8,
         ),
+        (
+            "a part in a group of its own, as timeout has it",
+            format!("timeout 600 bash -c '{}' & echo pid $$; sleep 0.2; exit 9", stubborn.replace('\'', "\"")),
+            None,
+            9,
+        ),
+        ("a job in a group of its own", format!("set -m; ({slow}) & echo pid $$; sleep 0.2; exit 4"), None, 4),
+        (
+            "a daemon, without a parent before the command ends",
+            format!("(setsid bash -c '{}' &); echo pid $$; sleep 0.2; exit 3", slow.replace('\'', "\"")),
+            None,
+            3,
+        ),
     ] {
         let first = user.koncli("lease run db --holder first --grace 2s -- bash -c").arg(&command).spawn();
         let of_first = pids(&first, if code > 0 { 2 } else { 1 }).await;
@@ -217,6 +230,15 @@ async fn the_next_one_begins_when_nothing_of_the_last_is_left() {
     operator.koncli("lease release db --force").run().await.succeeds();
     taken.wait().await.exits_with(124).complains("is lost").complains("SIGKILL");
     assert!(!lives(pid));
+
+    // Also what has left the group, whose parent still lives then.
+    let command =
+        "trap '' TERM; timeout 600 bash -c 'trap \"\" TERM; echo pid $$; sleep 600 & wait' & echo pid $$; wait";
+    let taken = user.koncli("lease run db --holder first -- bash -c").arg(command).spawn();
+    let all = pids(&taken, 2).await;
+    operator.koncli("lease release db --force").run().await.succeeds();
+    taken.wait().await.exits_with(124).complains("SIGKILL");
+    assert!(!all.into_iter().any(lives), "something of it is left");
 
     // Unless it is to run on.
     let runs_on =

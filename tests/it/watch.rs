@@ -102,6 +102,14 @@ async fn anywhere_else_it_is_one_line_a_change() {
     team.create_lease("db", "10m").await;
     team.create_lease("other", "10m").await;
 
+    // Who reads them and goes ends them: with the next change at the latest.
+    let first_line = |words: &str| viewer.script("host", &format!("koncli {words} | head -1; echo ended")).spawn();
+    let gone =
+        ["lease watch", "lease watch -o yaml", "lease list --watch", "lease list --watch -o json"].map(first_line);
+    for gone in &gone {
+        // Two leases are more than what is read, unless both came at once.
+        eventually("the first line", async || if gone.said().is_empty() { Err("nothing") } else { Ok(()) }).await;
+    }
     let lines = viewer.koncli("lease watch db nodb").spawn();
     lines.says("  db  free").await;
     lines.says("there is no lease nodb in namespace team yet").await;
@@ -128,6 +136,9 @@ async fn anywhere_else_it_is_one_line_a_change() {
     json.says("\"fay\",\"how\":\"Released\"").await;
     plane.kubectl("delete lease.konductor.io db -n team").run().await.succeeds();
     lines.says("  db  deleted").await;
+    for gone in gone {
+        gone.wait().await.succeeds().prints("ended");
+    }
     lines.signal(Signal::TERM);
     let lines = lines.wait().await.succeeds();
     assert!(!lines.stdout.contains("other") && !lines.stdout.contains('\u{1b}'), "{lines}");

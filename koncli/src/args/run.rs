@@ -9,6 +9,9 @@ use crate::{client::Key, completion};
 
 /// `koncli lease run`.
 #[derive(Debug, Args)]
+#[command(mut_arg("holder", |holder| {
+    holder.help("Who holds it [default: the Pod's name; outside of a Pod the host's name and the process id]")
+}))]
 pub struct RunArgs {
     /// What to acquire.
     #[command(flatten)]
@@ -64,14 +67,15 @@ pub enum OnceCommand {
 
 pub(super) const RUN_HELP: &str = "\
 The command runs in a process group of its own while the lease is held and renewed. INT, TERM, HUP, QUIT, USR1, USR2 \
-and WINCH are passed on to the group. The lease is released when nothing of the group is left: what the command left \
-running in it gets SIGTERM, and SIGKILL after the grace. A process that leaves the group (setsid, a daemon) is neither \
-stopped nor waited for.
+and WINCH are passed on to the group. The lease is released when nothing of the command is left: what it left running \
+gets SIGTERM, and SIGKILL after the grace; on Linux also what has left the group (timeout, the jobs of set -m and bash \
+-i, a daemon).
 
 When the lease cannot be renewed, or is asked back for somebody else, the command gets SIGTERM, and SIGKILL before \
 the hold can end by this machine's monotonic clock. A hold that is over (released by force, say) means SIGKILL at \
-once. A second process of koncli kills the group if the first dies, and at the deadline if the first is suspended; \
-when all of the machine is, or both are killed, only the fencing token helps.
+once. A second process of koncli kills the group if the first dies, and at the deadline if the first is suspended. It \
+reaches only the group: write timeout --foreground, and no set -m. When all of the machine is suspended, or both are \
+killed, only the fencing token helps.
 
 The command's environment has KONDUCTOR_LEASE, KONDUCTOR_NAMESPACE, KONDUCTOR_HOLDER, KONDUCTOR_TOKEN (the fencing \
 token) and KONDUCTOR_EXPIRES (as it was at the start). stdin, stdout and stderr are its own; koncli speaks on stderr. \

@@ -454,7 +454,14 @@ impl<'a> Attempt<'a> {
         let problem = match (&self.created, self.want.wait) {
             (Some(_), Wait::AtMost(limit)) => {
                 let limit = format_duration(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-                Problem::NotAcquired { why: format!("it did not become free within {limit}"), lease: self.seen() }
+                match self.outage {
+                    // Nobody knows whether it became free.
+                    true => Problem::Unreachable(format!("when {limit} were over, the watch could not be kept open")),
+                    false => {
+                        let why = format!("it did not become free within {limit}");
+                        Problem::NotAcquired { why, lease: self.seen() }
+                    }
+                }
             }
             _ => Problem::Unreachable("it did not accept the request in time".to_owned()),
         };

@@ -1,7 +1,11 @@
 //! Connecting to the API server: from inside of a Pod, or with a kubeconfig.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
+use ipnet::IpNet;
 use kube::{
     Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -94,9 +98,7 @@ async fn configuration(options: &ConnectOptions) -> Result<Found, String> {
     let why = match from_file {
         Ok((mut config, has_proxy, context)) => {
             // A proxy of the environment is meant for other hosts than these.
-            if !has_proxy
-                && is_direct(config.cluster_url.host().unwrap_or_default(), std::env::var("NO_PROXY").ok().as_deref())
-            {
+            if !has_proxy && is_direct(&config.cluster_url, no_proxy(|name| std::env::var(name).ok()).as_deref()) {
                 config.proxy_url = None;
             }
             return Ok(Found { config, in_cluster: false, context });
@@ -160,14 +162,37 @@ fn names_proxy(file: &Kubeconfig, context: Option<&str>) -> bool {
     cluster.and_then(|named| named.cluster.as_ref()).is_some_and(|cluster| cluster.proxy_url.is_some())
 }
 
-/// Whether a host is reached without the proxy of the environment: this machine, or what `NO_PROXY` lists.
-fn is_direct(host: &str, no_proxy: Option<&str>) -> bool {
-    let host = host.trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+/// The hosts that are reached without a proxy: like curl, the lower-case variable before the other.
+fn no_proxy(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    ["no_proxy", "NO_PROXY"].iter().find_map(|name| variable(name))
+}
+
+/// Whether a server is reached without the proxy of the environment: this machine, or what `NO_PROXY` lists. That is a
+/// host or an address, each with or without a port, a domain with all below it (`example.org`, `.example.org` or
+/// `*.example.org`), a range of addresses (`10.0.0.0/8`), or `*` for everything.
+fn is_direct(server: &http::Uri, no_proxy: Option<&str>) -> bool {
+    let host = server.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+    let address: Option<IpAddr> = host.parse().ok();
+    let port = server.port_u16().unwrap_or(if server.scheme_str() == Some("http") { 80 } else { 443 });
+    let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
     let listed = |entry: &str| {
-        let domain = entry.trim().trim_start_matches('.');
-        let below = || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-        domain == "*" || (!domain.is_empty() && (host == domain || below()))
+        let entry = entry.trim().to_ascii_lowercase();
+        if let Ok(range) = entry.parse::<IpNet>() {
+            return address.is_some_and(|address| range.contains(&address));
+        }
+        // Of an address of IPv6 only what is behind the brackets is a port.
+        let (name, only) = match entry.rsplit_once(':') {
+            Some((name, only)) if !name.contains(':') || name.ends_with(']') => (name, Some(only)),
+            _ => (entry.as_str(), None),
+        };
+        let name = name.trim_matches(['[', ']']);
+        if name == "*" {
+            return true;
+        }
+        let domain = name.strip_prefix('*').unwrap_or(name).trim_start_matches('.');
+        let below = || address.is_none() && host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+        let named = !domain.is_empty() && (host == domain || below());
+        named && only.is_none_or(|only| only.parse() == Ok(port))
     };
     loopback || no_proxy.unwrap_or_default().split(',').any(listed)
 }
@@ -178,19 +203,45 @@ mod tests {
 
     #[test]
     fn a_proxy_of_the_environment_is_not_for_every_host() {
-        for (host, no_proxy, direct) in [
-            ("127.0.0.1", None, true),
-            ("[::1]", None, true),
-            ("localhost", None, true),
-            ("api.example.org", None, false),
-            ("api.example.org", Some("example.com,.example.org"), true),
-            ("api.example.org", Some("example.org"), true),
-            ("badexample.org", Some("example.org"), false),
-            ("10.0.0.1", Some("10.0.0.1"), true),
-            ("10.0.0.1", Some(""), false),
-            ("10.0.0.1", Some("*"), true),
+        for (server, no_proxy, direct) in [
+            ("https://127.0.0.1:6443", None, true),
+            ("https://[::1]:6443", None, true),
+            ("https://localhost", None, true),
+            ("https://api.example.org", None, false),
+            ("https://api.example.org", Some("example.com,.example.org"), true),
+            ("https://api.example.org", Some("example.org"), true),
+            ("https://API.example.org", Some("Example.org"), true),
+            ("https://api.example.org", Some("example.com, *.example.org"), true),
+            ("https://badexample.org", Some("example.org"), false),
+            ("https://badexample.org", Some("*.example.org"), false),
+            ("https://api.example.org:6443", Some("api.example.org:6443"), true),
+            ("https://api.example.org:6443", Some("api.example.org:443"), false),
+            ("https://api.example.org", Some("api.example.org:443"), true),
+            ("http://api.example.org", Some("api.example.org:443"), false),
+            ("https://10.0.0.1", Some("10.0.0.1"), true),
+            ("https://10.0.0.1:6443", Some("10.0.0.1:6443"), true),
+            ("https://10.0.0.1", Some("0.0.1"), false),
+            ("https://10.0.0.1", Some(""), false),
+            ("https://10.0.0.1", Some("*"), true),
+            ("https://10.96.0.1", Some("127.0.0.0/8,10.0.0.0/8"), true),
+            ("https://11.96.0.1", Some("127.0.0.0/8,10.0.0.0/8"), false),
+            ("https://[fd00::1]", Some("fd00::/8"), true),
+            ("https://[fd00::1]", Some("fd00::1"), true),
+            ("https://[fd00::1]:6443", Some("[fd00::1]:6443"), true),
+            ("https://[fd00::1]:6443", Some("[fd00::1]:443"), false),
+            ("https://api.example.org", Some("10.0.0.0/8"), false),
         ] {
-            assert_eq!(is_direct(host, no_proxy), direct, "{host} {no_proxy:?}");
+            let url = server.parse().expect(server);
+            assert_eq!(is_direct(&url, no_proxy), direct, "{server} {no_proxy:?}");
+        }
+        for (set, expected) in [
+            (&[][..], None),
+            (&[("NO_PROXY", "a")], Some("a")),
+            (&[("no_proxy", "b")], Some("b")),
+            (&[("NO_PROXY", "a"), ("no_proxy", "b")], Some("b")),
+        ] {
+            let of = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            assert_eq!(no_proxy(of).as_deref(), expected, "{set:?}");
         }
     }
 

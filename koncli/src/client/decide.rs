@@ -166,6 +166,7 @@ pub(crate) fn renewing(uid: &str, before: &Grant, counter: i64, lease: View<'_, 
     let lease = match lease {
         View::Unknown => return Renewing::Wait,
         View::Gone => return Renewing::Lost("the lease was deleted".to_owned()),
+        View::Present(lease) if is_before(before.token, lease) => return Renewing::Wait,
         View::Present(lease) => lease,
     };
     let Some(grant) = grant_to(uid, lease) else {
@@ -236,11 +237,18 @@ pub(crate) fn how_lost(uid: &str, lease: &Lease) -> String {
     }
 }
 
-/// Whether the hold of the request `uid` is over.
-pub(crate) fn released(uid: &str, lease: View<'_, Lease>) -> bool {
+/// Whether a Lease is shown as it was before the grant of this token: a new watch may begin with what an API server's
+/// cache knew then, and that tells nothing of the hold.
+pub(crate) fn is_before(token: i64, lease: &Lease) -> bool {
+    lease.status.as_ref().and_then(|status| status.fencing_token).unwrap_or_default() < token
+}
+
+/// Whether the hold of the request `uid` with this token is over.
+pub(crate) fn released(uid: &str, token: i64, lease: View<'_, Lease>) -> bool {
     match lease {
         View::Unknown => false,
         View::Gone => true,
+        View::Present(lease) if is_before(token, lease) => false,
         View::Present(lease) => {
             lease.status.as_ref().and_then(|status| status.request.as_ref()).is_none_or(|request| request.uid != uid)
         }
@@ -248,12 +256,12 @@ pub(crate) fn released(uid: &str, lease: View<'_, Lease>) -> bool {
 }
 
 /// Whether a controller has recorded that the hold of the request `uid` was ended by force.
-pub(crate) fn force_recorded(uid: &str, lease: View<'_, Lease>) -> bool {
+pub(crate) fn force_recorded(uid: &str, token: i64, lease: View<'_, Lease>) -> bool {
     let recorded = |lease: &Lease| {
         let newest = lease.status.as_ref().and_then(|status| status.history.first());
         newest.is_some_and(|past| past.how == HoldEnd::ForceReleased && past.request == uid)
     };
-    released(uid, lease) || lease.present().is_some_and(recorded)
+    released(uid, token, lease) || lease.present().is_some_and(recorded)
 }
 
 #[cfg(test)]
@@ -434,6 +442,7 @@ mod tests {
         let forced = with(held("other"), |s| {
             s.history = vec![my_past(HoldEnd::ForceReleased)];
         });
+        let earlier = with(held("other"), |s| s.fencing_token = Some(6));
         let refusal = |why: &str| Renewing::Refused(why.into());
         let seen = View::Present;
         for (what, lease, expected) in [
@@ -449,6 +458,8 @@ mod tests {
             ("to be handed over", seen(&leaving), refusal(&format!("it is to be handed over to vip until {T2}"))),
             ("no reason", seen(&acted(3)), refusal("no reason was given")),
             ("deleted", View::Gone, Renewing::Lost("the lease was deleted".into())),
+            ("as it was before the grant", seen(&earlier), Renewing::Wait),
+            ("as it was before it was ever granted", seen(&Lease::default()), Renewing::Wait),
             (
                 "forced",
                 seen(&forced),
@@ -501,19 +512,22 @@ mod tests {
         let forcing = with(held("me"), |s| s.phase = Some(LeasePhase::Available));
         let forced = with(held("me"), |s| s.history = vec![my_past(HoldEnd::ForceReleased)]);
         let before_me = with(forced.clone(), |s| s.history[0].request = "other".into());
+        let earlier = with(held("other"), |s| s.fencing_token = Some(6));
         let seen = View::Present;
         for (what, lease, is_released, is_forced) in [
             ("nothing seen", View::Unknown, false, false),
             ("mine", seen(&held("me")), false, false),
             ("another's", seen(&held("other")), true, true),
             ("nobody's", seen(&cleared), true, true),
+            ("as it was before the grant", seen(&earlier), false, false),
+            ("as it was before it was ever granted", seen(&Lease::default()), false, false),
             ("deleted", View::Gone, true, true),
             ("cleared by a person, not recorded", seen(&forcing), false, false),
             ("recorded", seen(&forced), false, true),
             ("recorded of the one before", seen(&before_me), false, false),
         ] {
-            assert_eq!(released("me", lease), is_released, "{what}");
-            assert_eq!(force_recorded("me", lease), is_forced, "{what}");
+            assert_eq!(released("me", 7, lease), is_released, "{what}");
+            assert_eq!(force_recorded("me", 7, lease), is_forced, "{what}");
         }
     }
 }

@@ -283,7 +283,7 @@ impl Problem {
             ],
             Self::NoController { .. } => &[
                 "check that the controller runs: kubectl get pods -A -l app.kubernetes.io/name=konductor-lease",
-                "and what it says: kubectl logs -A -l app.kubernetes.io/name=konductor-lease",
+                "and what it says: kubectl logs -n konductor-system -l app.kubernetes.io/name=konductor-lease --tail=50",
             ],
             Self::Unreachable(_) => &[
                 "check the cluster with: kubectl version; and which one is meant: --context, --kubeconfig, $KUBECONFIG",

@@ -21,7 +21,9 @@ use super::{
 pub struct Standing {
     /// Until when it may be relied on unless it is renewed, on the client's clock.
     pub deadline: Moment,
-    /// The same as the controller wrote it: for people.
+    /// How long it lasts from its last renewal, or its grant: shorter than before where the lease's ttl was made shorter.
+    pub ttl: Duration,
+    /// The deadline, as the controller wrote it: for people.
     pub expires: String,
     /// How often it was renewed.
     pub renewals: i64,
@@ -31,6 +33,18 @@ pub struct Standing {
     pub trouble: Option<String>,
     /// It is over, and how. That is final.
     pub lost: Option<String>,
+}
+
+impl Standing {
+    /// Until when it may be relied on, whatever becomes of the line to the API server: a hand-over by force that was seen
+    /// ends it as its deadline does.
+    #[must_use]
+    pub fn relied_on_until(&self) -> Moment {
+        match &self.asked_back {
+            Some(asked) if asked.force => self.deadline.min(asked.until),
+            _ => self.deadline,
+        }
+    }
 }
 
 /// A hand-over that the controller asks for (`status.preemption`).
@@ -98,6 +112,7 @@ impl Client {
     pub fn guard(&self, hold: Hold) -> Guard {
         let (tell, standing) = watch::channel(Standing {
             deadline: hold.deadline(),
+            ttl: hold.ttl(),
             expires: hold.expires.clone(),
             renewals: hold.renewals,
             asked_back: None,
@@ -112,7 +127,7 @@ impl Client {
             request: hold.request.clone(),
             token: hold.token,
             acquired: hold.acquired.clone(),
-            ttl: Duration::from_millis(u64::try_from(hold.ttl_ms).unwrap_or_default()),
+            ttl: hold.ttl(),
             standing,
             stop: Some(stop),
             keeper: Some(tokio::spawn(Keeper::new(self.clone(), hold, tell).run(stopped))),
@@ -171,7 +186,7 @@ impl Guard {
     #[must_use]
     pub fn is_held(&self) -> bool {
         let standing = self.standing.borrow();
-        standing.lost.is_none() && standing.deadline > self.client.now()
+        standing.lost.is_none() && standing.relied_on_until() > self.client.now()
     }
 
     /// Waits until it stands otherwise than at the last call; the first call waits for the first change. Waits for
@@ -187,7 +202,10 @@ impl Guard {
     pub async fn lost(&self) -> String {
         let mut standing = self.standing.clone();
         loop {
-            let Standing { lost, deadline, .. } = standing.borrow_and_update().clone();
+            let (lost, until) = {
+                let standing = standing.borrow_and_update();
+                (standing.lost.clone(), standing.relied_on_until())
+            };
             if let Some(how) = lost {
                 return how;
             }
@@ -196,8 +214,8 @@ impl Guard {
                     return "nobody renews it any more".to_owned();
                 },
                 // The keeper says so too, unless the runtime has not let it run.
-                () = sleep_until(&*self.client.clock, deadline) => if standing.borrow().deadline == deadline {
-                    return "it was not renewed in time".to_owned();
+                () = sleep_until(&*self.client.clock, until) => if standing.borrow().relied_on_until() == until {
+                    return "it was not renewed or released in time".to_owned();
                 },
             }
         }

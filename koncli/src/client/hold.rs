@@ -66,6 +66,11 @@ impl Hold {
         self.deadline.left_at(now)
     }
 
+    /// How long it lasts from its grant or its last renewal.
+    pub(crate) fn ttl(&self) -> Duration {
+        millis(self.ttl_ms)
+    }
+
     pub(crate) fn grant(&self) -> Grant {
         Grant {
             token: self.token,

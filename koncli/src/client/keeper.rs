@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Client,
     clock::{Moment, sleep_until},
-    decide::{grant_to, how_lost},
+    decide::{grant_to, how_lost, is_before},
     error::{Error, Problem},
     guard::{AskedBack, Standing},
     hold::{Hold, margin},
@@ -51,11 +51,14 @@ impl Keeper {
         let mut watch_at = self.client.now();
         while self.tell.borrow().lost.is_none() {
             let clock = self.client.clock().clone();
-            let (deadline, asked) = (self.hold.deadline(), self.tell.borrow().asked_back.is_some());
+            let (relied_on_until, asked) = {
+                let standing = self.tell.borrow();
+                (standing.relied_on_until(), standing.asked_back.is_some())
+            };
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
-                () = sleep_until(&*clock, deadline) => self.lost(self.too_late()),
+                () = sleep_until(&*clock, relied_on_until) => self.lost(self.too_late()),
                 // Renewals are refused to whom the lease is asked back from.
                 () = sleep_until(&*clock, renew_at), if !asked => {
                     let renewal = self.renew(&mut stop).await;
@@ -130,9 +133,7 @@ impl Keeper {
     /// Concludes from the Lease as it was seen.
     fn judge(&mut self, lease: &Lease) {
         let status = lease.status.as_ref();
-        let token = status.and_then(|status| status.fencing_token).unwrap_or_default();
-        if token < self.hold.token {
-            // A new watch may begin with what an API server's cache knew before the grant.
+        if is_before(self.hold.token, lease) {
             return;
         }
         let Some(grant) = grant_to(&self.hold.request.uid, lease) else {
@@ -174,6 +175,7 @@ impl Keeper {
     fn renewed(&self) {
         self.tell.send_modify(|standing| {
             standing.deadline = self.hold.deadline();
+            standing.ttl = self.ttl();
             standing.expires.clone_from(&self.hold.expires);
             standing.renewals = self.hold.renewals;
             standing.trouble = None;
@@ -194,7 +196,7 @@ impl Keeper {
     }
 
     fn ttl(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.hold.ttl_ms).unwrap_or_default())
+        self.hold.ttl()
     }
 
     /// At most a third of the ttl, so that a renewal may fail and be tried again; jittered, so that holders do not march
@@ -213,5 +215,68 @@ fn classified(error: &Error) -> Renewal {
         Problem::Lost { how } => Renewal::Lost(how.clone()),
         Problem::Denied { reason } => Renewal::Refused(reason.clone()),
         problem => Renewal::Failed(problem.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use konductor_crds::{
+        LeaseSpec, LeaseStatus,
+        time::format_timestamp,
+        v1::{LeasePhase, RequestRef},
+    };
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::client::{Clock, scripted};
+
+    /// A clock that runs with tokio's.
+    struct Ticks(Instant);
+
+    impl Clock for Ticks {
+        fn now(&self) -> Moment {
+            Moment::new(self.0.elapsed())
+        }
+    }
+
+    /// What a watch shows of a hold of 30 s that is asked back 20 s before its end.
+    fn asked_back(force: bool) -> String {
+        let mut lease = Lease::new("x", LeaseSpec { ttl: "30s".to_owned(), ..LeaseSpec::default() });
+        lease.metadata.resource_version = Some("8".to_owned());
+        lease.status = Some(LeaseStatus {
+            phase: Some(LeasePhase::Held),
+            holder: Some("me".to_owned()),
+            acquired: Some(format_timestamp(0)),
+            expires: Some(format_timestamp(30_000)),
+            fencing_token: Some(7),
+            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0, counted: None }),
+            preemption: Some(Preemption {
+                by: "b".to_owned(),
+                deadline: format_timestamp(10_000),
+                force,
+                ..Preemption::default()
+            }),
+            ..LeaseStatus::default()
+        });
+        serde_json::json!({"type": "ADDED", "object": lease}).to_string() + "\n"
+    }
+
+    // Time is paused: it jumps to the next timer as soon as nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn a_hand_over_by_force_ends_the_hold_in_time_although_nothing_more_is_heard() {
+        for (force, ends_ms) in [(true, 9_500), (false, 28_500)] {
+            let began = Instant::now();
+            let (kube, _) = scripted::client(&[(200, asked_back(force))]);
+            let client = Client::new(kube, "default").with_clock(std::sync::Arc::new(Ticks(began)));
+            let hold = scripted::hold(&client);
+            let guard = client.guard(hold);
+            let asked = guard.asked_back().await;
+            assert!(asked.force == force && guard.is_held(), "{asked:?}");
+            let how = guard.lost().await;
+            let (after, ends) = (began.elapsed(), Duration::from_millis(ends_ms));
+            // Who sleeps looks at the clock once a second at least, so it is not late by more than a timer's tick.
+            assert!(after >= ends && after < ends + Duration::from_millis(100), "force {force}: {how} after {after:?}");
+            assert!(!guard.is_held());
+        }
     }
 }

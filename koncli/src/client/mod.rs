@@ -36,7 +36,7 @@ mod owner;
 mod release;
 mod renew;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -179,21 +179,28 @@ impl Client {
     pub async fn queue(&self, lease: &Lease) -> Result<Vec<LeaseRequest>> {
         let name = lease.metadata.name.as_deref().unwrap_or_default();
         let doing = format!("list the requests for lease \"{name}\" in namespace \"{}\"", self.namespace);
+        let mut waiting = self.waiting_for(lease, &doing).await?;
+        in_line(lease, &mut waiting);
+        Ok(waiting)
+    }
+
+    /// The requests that wait for a lease, for something that is being done.
+    async fn waiting_for(&self, lease: &Lease, doing: &str) -> Result<Vec<LeaseRequest>> {
+        let name = lease.metadata.name.as_deref().unwrap_or_default();
         // Requests that were made by hand need not have the label, so all are looked through where there are not many.
         let few = ListParams::default().limit(REQUESTS_READ_WHOLE);
         let listed = self.call(Access::requests("list"), || self.requests.list(&few)).await;
-        let listed = listed.map_err(|failure| Error::from_call(doing.as_str(), failure))?;
+        let listed = listed.map_err(|failure| Error::from_call(doing, failure))?;
         let mut waiting = listed.items;
         waiting.retain(|request| request.spec.lease == name);
         if listed.metadata.continue_.is_some_and(|more| !more.is_empty()) {
-            waiting = self.requests_for(name, &doing, true).await?;
+            waiting = self.requests_for(name, doing, true).await?;
             let known = lease.status.as_ref().and_then(|status| status.waiting).unwrap_or_default();
             if usize::try_from(known).is_ok_and(|known| known > waiting.len()) {
-                waiting = self.requests_for(name, &doing, false).await?;
+                waiting = self.requests_for(name, doing, false).await?;
             }
         }
         waiting.retain(is_pending);
-        in_line(lease, &mut waiting);
         Ok(waiting)
     }
 

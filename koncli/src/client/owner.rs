@@ -34,6 +34,7 @@ impl Owner {
 }
 
 const TOKEN_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// Nobody waits for long for something that is only good to have.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -43,36 +44,52 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// deletes what belongs to an owner that it cannot find. So it counts only where it is known to be
 /// right. Not finding one is never an error.
 pub async fn find_owner(connection: &Connection, variable: impl Fn(&str) -> Option<String>) -> Owner {
+    find(connection, variable, |path| std::fs::read_to_string(path).ok()).await
+}
+
+/// The same, with the environment and the files as arguments.
+async fn find(
+    connection: &Connection,
+    variable: impl Fn(&str) -> Option<String>,
+    file: impl Fn(&str) -> Option<String>,
+) -> Owner {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    if let (Some(name), Some(uid)) = (set("POD_NAME"), set("POD_UID")) {
-        return match set("POD_NAMESPACE") {
-            Some(namespace) if namespace != connection.namespace => {
-                Owner::none(format!("the Pod is in namespace {namespace}, the lease is not"))
-            }
-            _ => Owner::pod(&name, &uid, "from POD_NAME and POD_UID"),
-        };
-    }
+    // Every container has it. Variables alone may be copied from a Pod's.
     if set("KUBERNETES_SERVICE_HOST").is_none() {
         return Owner::none("not in a Pod");
     }
+    let own = set("POD_NAMESPACE").or_else(|| file(NAMESPACE_FILE).map(|text| text.trim().to_owned()));
+    if let Some(own) = own.as_ref().filter(|own| **own != connection.namespace) {
+        return Owner::none(format!("the Pod is in namespace {own}, the lease is not"));
+    }
+    let (named, uid) = (set("POD_NAME"), set("POD_UID"));
     if connection.in_cluster {
         // A bound token names its Pod. The API server that accepts it has checked that it is true.
-        if let Some(claim) = std::fs::read_to_string(TOKEN_FILE).ok().and_then(|token| pod_claim(&token)) {
+        if let Some(claim) = file(TOKEN_FILE).and_then(|token| pod_claim(&token)) {
             return if claim.namespace == connection.namespace {
                 Owner::pod(&claim.name, &claim.uid, "from the service account token")
             } else {
                 Owner::none(format!("the Pod is in namespace {}, the lease is not", claim.namespace))
             };
         }
+        if let (Some(name), Some(uid), Some(_)) = (&named, &uid, &own) {
+            return Owner::pod(name, uid, "from POD_NAME and POD_UID");
+        }
     }
-    let Some(name) = set("HOSTNAME") else {
-        return Owner::none("in a Pod, and HOSTNAME is not set");
+    // A kubeconfig may lead to another cluster: there, the API server has to know the Pod.
+    let (name, variable) = match (named, set("HOSTNAME")) {
+        (Some(name), _) => (name, "POD_NAME"),
+        (None, Some(name)) => (name, "HOSTNAME"),
+        (None, None) => return Owner::none("in a Pod, and HOSTNAME is not set"),
     };
     let pods: Api<Pod> = Api::namespaced(connection.client.clone(), &connection.namespace);
     match tokio::time::timeout(LOOK_TIMEOUT, pods.get_metadata(&name)).await {
-        Ok(Ok(pod)) => match pod.metadata.uid {
-            Some(uid) => Owner::pod(&name, &uid, "from the Pod named as HOSTNAME"),
-            None => Owner::none(format!("pod {name} has no uid")),
+        Ok(Ok(pod)) => match (pod.metadata.uid, uid) {
+            (None, _) => Owner::none(format!("pod {name} has no uid")),
+            (Some(found), Some(uid)) if found != uid => {
+                Owner::none(format!("pod {name} of that API server has the uid {found}, and POD_UID is {uid}"))
+            }
+            (Some(found), _) => Owner::pod(&name, &found, &format!("from the Pod named as {variable}")),
         },
         Ok(Err(error)) => Owner::none(format!("get pods/{name}: {error}")),
         Err(_) => Owner::none(format!("get pods/{name} took more than {} s", LOOK_TIMEOUT.as_secs())),
@@ -125,50 +142,81 @@ fn base64url(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::scripted;
 
-    fn connection(namespace: &str) -> Connection {
-        let service = tower::service_fn(|_request: hyper_request::Request| async {
-            Err::<hyper_request::Response, _>(std::io::Error::other("no API server in this test"))
+    /// A way to an API server that knows the Pod `p` with the uid `u`.
+    fn connection(in_cluster: bool) -> Connection {
+        let service = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            let pod =
+                r#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{"name":"p","uid":"u"}}"#;
+            let (code, body) = match request.uri().path() {
+                "/api/v1/namespaces/prod/pods/p" => (200, pod.to_owned()),
+                _ => (404, scripted::status(404)),
+            };
+            let answer = http::Response::builder().status(code).body(kube::client::Body::from(body.into_bytes()));
+            answer.map_err(std::io::Error::other)
         });
         Connection {
-            client: kube::Client::new(service, namespace),
+            client: kube::Client::new(service, "prod"),
             namespace_from: String::new(),
-            namespace: namespace.to_owned(),
+            namespace: "prod".to_owned(),
             server: "http://test".to_owned(),
-            in_cluster: false,
+            in_cluster,
         }
     }
 
-    mod hyper_request {
-        pub(super) type Request = http::Request<kube::client::Body>;
-        pub(super) type Response = http::Response<kube::client::Body>;
-    }
+    /// {"kubernetes.io":{"namespace":"prod","pod":{"name":"p","uid":"u"}}}
+    const PAYLOAD: &str = "eyJrdWJlcm5ldGVzLmlvIjp7Im5hbWVzcGFjZSI6InByb2QiLCJwb2QiOnsibmFtZSI6InAiLCJ1aWQiOiJ1In19fQ";
 
     #[tokio::test]
     async fn an_owner_is_named_only_where_it_is_known_to_be_right() {
-        for (variables, owner, why) in [
-            (&[][..], None, "not in a Pod"),
-            (&[("POD_NAME", "p"), ("POD_UID", "u")], Some("u"), "POD_UID"),
-            (&[("POD_NAME", "p"), ("POD_UID", "u"), ("POD_NAMESPACE", "prod")], Some("u"), "POD_UID"),
-            (&[("POD_NAME", "p"), ("POD_UID", "u"), ("POD_NAMESPACE", "other")], None, "in namespace other"),
-            (&[("POD_NAME", "p")], None, "not in a Pod"),
-            (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")], None, "HOSTNAME is not set"),
-            (&[("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("HOSTNAME", "p")], None, "get pods/p: "),
+        let token = format!("x.{PAYLOAD}.y");
+        let in_pod = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        let (name, uid, host) = (("POD_NAME", "p"), ("POD_UID", "u"), ("HOSTNAME", "p"));
+        let (here, elsewhere) = (("POD_NAMESPACE", "prod"), ("POD_NAMESPACE", "other"));
+        let (file_here, file_elsewhere) = ((NAMESPACE_FILE, "prod\n"), (NAMESPACE_FILE, "other"));
+        // By its service account or not, the variables, the files, and what is found.
+        for (in_cluster, variables, files, owner, why) in [
+            (false, &[][..], &[][..], None, "not in a Pod"),
+            (false, &[name, uid, here], &[], None, "not in a Pod"),
+            (false, &[in_pod], &[], None, "HOSTNAME is not set"),
+            (false, &[in_pod, name, uid, elsewhere], &[], None, "in namespace other"),
+            (true, &[in_pod, name, uid, elsewhere], &[], None, "in namespace other"),
+            (true, &[in_pod, name, uid], &[file_elsewhere], None, "in namespace other"),
+            (true, &[in_pod, ("POD_NAME", "q"), ("POD_UID", "v"), here], &[], Some("v"), "from POD_NAME and POD_UID"),
+            (
+                true,
+                &[in_pod, ("POD_NAME", "q"), ("POD_UID", "v")],
+                &[file_here],
+                Some("v"),
+                "from POD_NAME and POD_UID",
+            ),
+            // Its namespace is not known, so the API server has to know it, and does not.
+            (true, &[in_pod, ("POD_NAME", "q"), ("POD_UID", "v")], &[], None, "get pods/q: "),
+            (true, &[in_pod], &[(TOKEN_FILE, token.as_str())], Some("u"), "from the service account token"),
+            // A kubeconfig may lead to another cluster, where there is no such Pod, or another one of that name.
+            (false, &[in_pod, ("POD_NAME", "q"), ("POD_UID", "v"), here], &[], None, "get pods/q: "),
+            (false, &[in_pod, name, ("POD_UID", "v"), here], &[], None, "has the uid u, and POD_UID is v"),
+            (false, &[in_pod, name, uid], &[], Some("u"), "the Pod named as POD_NAME"),
+            (false, &[in_pod, name, uid, here], &[], Some("u"), "the Pod named as POD_NAME"),
+            (false, &[in_pod, host], &[], Some("u"), "the Pod named as HOSTNAME"),
+            (false, &[in_pod, host], &[file_elsewhere], None, "in namespace other"),
+            (false, &[in_pod, ("HOSTNAME", "q")], &[(TOKEN_FILE, token.as_str())], None, "get pods/q: "),
         ] {
-            let variable =
-                |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-            let found = find_owner(&connection("prod"), variable).await;
-            assert_eq!(found.reference.map(|reference| reference.uid).as_deref(), owner, "{variables:?}");
-            assert!(found.why.contains(why), "{variables:?}: {}", found.why);
+            let of = |all: &[(&str, &str)], name: &str| {
+                all.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            };
+            let found = find(&connection(in_cluster), |name| of(variables, name), |path| of(files, path)).await;
+            let case = format!("{in_cluster} {variables:?} {files:?}: {}", found.why);
+            assert_eq!(found.reference.map(|reference| reference.uid).as_deref(), owner, "{case}");
+            assert!(found.why.contains(why), "{case}");
         }
     }
 
     #[test]
     fn a_token_names_its_pod() {
-        // {"kubernetes.io":{"namespace":"prod","pod":{"name":"p","uid":"u"}}}
-        let payload = "eyJrdWJlcm5ldGVzLmlvIjp7Im5hbWVzcGFjZSI6InByb2QiLCJwb2QiOnsibmFtZSI6InAiLCJ1aWQiOiJ1In19fQ";
         let claim = PodClaim { namespace: "prod".into(), name: "p".into(), uid: "u".into() };
-        assert_eq!(pod_claim(&format!("x.{payload}.y\n")), Some(claim));
+        assert_eq!(pod_claim(&format!("x.{PAYLOAD}.y\n")), Some(claim));
         for token in ["", "x", "x.!.y", "x.e30.y"] {
             assert_eq!(pod_claim(token), None, "{token}");
         }

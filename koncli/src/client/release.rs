@@ -3,7 +3,7 @@
 use futures::StreamExt as _;
 use konductor_crds::{
     Lease,
-    v1::{HoldEnd, LeasePhase},
+    v1::{HoldEnd, LeasePhase, RequestRef},
 };
 use kube::api::{Patch, PatchParams};
 use tokio::time::{Instant, timeout_at};
@@ -13,7 +13,7 @@ use super::{
     decide::{View, force_recorded, holding_uid, released},
     error::{Access, Error, LeaseSeen, Problem, Result},
     hold::Hold,
-    is_held_by, is_pending,
+    is_held_by,
     watch::{From, Seen, Watch},
 };
 
@@ -62,11 +62,11 @@ impl Client {
         if let Some(request) = request {
             let from = found.metadata.resource_version.clone().map_or(From::Now, From::After);
             let watch = self.watch_from(lease, from);
-            self.release_request(&doing, &request.name, &request.uid, watch).await?;
             let token = status.and_then(|status| status.fencing_token).unwrap_or_default();
+            self.release_request(&doing, request, token, watch).await?;
             return Ok(Released::Released { token });
         }
-        let withdrawn = self.withdraw_all(lease, holder, &doing).await?;
+        let withdrawn = self.withdraw_all(&found, holder, &doing).await?;
         if withdrawn > 0 {
             return Ok(Released::Withdrawn(withdrawn));
         }
@@ -86,10 +86,18 @@ impl Client {
         let doing =
             format!("release lease \"{}\" in namespace \"{}\" as \"{}\"", hold.lease, self.namespace, hold.holder);
         let watch = hold.watch.unwrap_or_else(|| self.watch_lease(&hold.lease));
-        self.release_request(&doing, &hold.request.name, &hold.request.uid, watch).await
+        self.release_request(&doing, &hold.request, hold.token, watch).await
     }
 
-    async fn release_request(&self, doing: &str, name: &str, uid: &str, mut watch: Watch<Lease>) -> Result<()> {
+    /// Deletes the request that holds with this token, and waits until the lease is not its any more.
+    async fn release_request(
+        &self,
+        doing: &str,
+        request: &RequestRef,
+        token: i64,
+        mut watch: Watch<Lease>,
+    ) -> Result<()> {
+        let RequestRef { name, uid, .. } = request;
         let mut deleting = Box::pin(self.delete_request(name, Some(uid)));
         let mut deleted = false;
         let until = Instant::now() + CONTROLLER_TIMEOUT;
@@ -103,7 +111,7 @@ impl Client {
                     deleted = true;
                 }
                 seen = self.next_seen(&mut watch, until, doing, "the request is deleted, so the lease is freed as soon as one runs"), if !over => {
-                    over = released(uid, view(&seen?));
+                    over = released(uid, token, view(&seen?));
                 }
             }
         }
@@ -136,10 +144,10 @@ impl Client {
         }
     }
 
-    /// Withdraws every request of `holder` that waits for `lease`.
-    async fn withdraw_all(&self, lease: &str, holder: &str, doing: &str) -> Result<usize> {
-        let mut waiting = self.requests_for(lease, doing, true).await?;
-        waiting.retain(|request| request.spec.holder == holder && is_pending(request));
+    /// Withdraws every request of `holder` that waits for `lease`, also those that were made by hand.
+    async fn withdraw_all(&self, lease: &Lease, holder: &str, doing: &str) -> Result<usize> {
+        let mut waiting = self.waiting_for(lease, doing).await?;
+        waiting.retain(|request| request.spec.holder == holder);
         for request in &waiting {
             let name = request.metadata.name.as_deref().unwrap_or_default();
             let deleted = self.delete_request(name, request.metadata.uid.as_deref()).await;
@@ -160,6 +168,7 @@ impl Client {
             let (Some(status), Some(uid)) = (found.status.as_ref(), holding_uid(&found)) else {
                 return Ok(Forced::Free);
             };
+            let token = status.fencing_token.unwrap_or_default();
             let version = found.metadata.resource_version.clone().unwrap_or_default();
             let patch = Patch::Merge(serde_json::json!({
                 "metadata": { "resourceVersion": version },
@@ -177,11 +186,8 @@ impl Client {
             let mut watch = self.watch_from(lease, From::After(version));
             let until = Instant::now() + CONTROLLER_TIMEOUT;
             let left = "the status is cleared, and is acted on as soon as one runs";
-            while !force_recorded(uid, view(&self.next_seen(&mut watch, until, &doing, left).await?)) {}
-            return Ok(Forced::Evicted {
-                holder: status.holder.clone().unwrap_or_default(),
-                token: status.fencing_token.unwrap_or_default(),
-            });
+            while !force_recorded(uid, token, view(&self.next_seen(&mut watch, until, &doing, left).await?)) {}
+            return Ok(Forced::Evicted { holder: status.holder.clone().unwrap_or_default(), token });
         }
         Ok(Forced::Free)
     }

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use konductor_crds::{time::format_timestamp, v1::RequestRef};
 use kube::{Client, client::Body};
+
+use super::hold::{Hold, deadline};
 
 /// A Status with this code.
 pub(super) fn status(code: u16) -> String {
@@ -33,7 +36,7 @@ pub(super) fn list(items: &str, version: u32) -> String {
 
 /// A client of an API server that gives these answers, one a request, and refuses connections after them; and what it
 /// was asked for, as `watch 7` or `list -`: from which resourceVersion.
-pub(super) fn client(answers: &[(u16, String)]) -> (Client, Arc<Mutex<Vec<String>>>) {
+pub(crate) fn client(answers: &[(u16, String)]) -> (Client, Arc<Mutex<Vec<String>>>) {
     let answers: Mutex<VecDeque<_>> = Mutex::new(answers.iter().cloned().collect());
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
@@ -50,6 +53,25 @@ pub(super) fn client(answers: &[(u16, String)]) -> (Client, Arc<Mutex<Vec<String
         }
     });
     (Client::new(service, "default"), asked)
+}
+
+/// A hold of 30 s on the Lease `x` by the request `u`, with the token 7, that begins now.
+pub(crate) fn hold(client: &super::Client) -> Hold {
+    const LENGTH_MS: i64 = 30_000;
+    Hold {
+        lease: "x".to_owned(),
+        namespace: "default".to_owned(),
+        holder: "me".to_owned(),
+        request: RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0, counted: None },
+        token: 7,
+        acquired: format_timestamp(0),
+        expires: format_timestamp(LENGTH_MS),
+        ttl_ms: LENGTH_MS,
+        renewals: 0,
+        deadline: deadline(client.now(), LENGTH_MS),
+        counter: 0,
+        watch: None,
+    }
 }
 
 /// A client of an API server that gives these answers to writes, one each, and answers to nothing else; and what was

@@ -1,14 +1,16 @@
 //! `koncli lease explain`.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use konductor_crds::{
-    DEFAULT_POLICY, Lease, LeaseRequest, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY,
+    DEFAULT_POLICY, DEFAULT_POLICY_ANNOTATION, Lease, LeaseRequest, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY,
     time::{parse_duration, parse_timestamp, parse_ttl},
     v1::LeasePhase,
 };
 use konductor_workbench::{
     Policy,
-    explain::{About, Explanation, explain},
+    explain::{About, Explanation, SERVED_MAX, explain},
     load,
 };
 use kube::Api;
@@ -20,6 +22,9 @@ use crate::{
     client::{Access, Connection, Error, Result, call},
     output::{Output, lease_name, relative, wall_clock_ms},
 };
+
+/// Nobody waits for long for a name that is only good to know.
+const ANNOTATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs) -> Result<()> {
     let client = client_for(connection);
@@ -35,8 +40,13 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs
         (arrived, sequence, request.metadata.name.clone())
     });
     let now = wall_clock_ms();
-    let (input, about) = input(&lease, &queue, args, now);
-    let decider = policy_of(connection, &lease).await;
+    let holding = holding(connection, &lease).await;
+    let (input, about) = input(&lease, holding.as_ref(), &queue, args, now);
+    let policy = match policy_name(&lease) {
+        Some(name) => name,
+        None => namespace_policy(connection).await.unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
+    };
+    let decider = policy_of(connection, &policy).await;
     let explained = match &decider {
         Ok((policy, _)) => {
             let explained = explain(policy, input.to_string().as_bytes(), about);
@@ -46,7 +56,7 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs
     };
     let told = Told {
         lease: &lease,
-        policy: policy_name(&lease),
+        policy,
         digest: decider.as_ref().ok().map(|(_, digest)| digest.as_str()),
         explained: &explained,
         waiting: queue.len(),
@@ -57,16 +67,34 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs
     }
 }
 
-fn policy_name(lease: &Lease) -> String {
+/// The request that holds the lease: what it asked for is what the policy compares with. Without it (it may not be
+/// read, or is just being deleted) the lease's own values have to do.
+async fn holding(connection: &Connection, lease: &Lease) -> Option<LeaseRequest> {
+    let status = lease.status.as_ref().filter(|status| status.phase == Some(LeasePhase::Held))?;
+    let named = status.request.as_ref()?;
+    let requests: Api<LeaseRequest> = Api::namespaced(connection.client.clone(), &connection.namespace);
+    let found = call(Access::requests("get"), || requests.get(&named.name)).await.ok()?;
+    (found.metadata.uid.as_deref() == Some(named.uid.as_str())).then_some(found)
+}
+
+/// The policy that the namespace's annotation names, if whoever asks may read the namespace.
+async fn namespace_policy(connection: &Connection) -> Option<String> {
+    let namespaces: Api<Namespace> = Api::all(connection.client.clone());
+    let found = tokio::time::timeout(ANNOTATION_TIMEOUT, namespaces.get_metadata(&connection.namespace)).await;
+    let annotations = found.ok()?.ok()?.metadata.annotations?;
+    annotations.get(DEFAULT_POLICY_ANNOTATION).filter(|name| !name.is_empty()).cloned()
+}
+
+/// The policy that the lease names, or else that decided about it last.
+fn policy_name(lease: &Lease) -> Option<String> {
     let status = lease.status.as_ref().and_then(|status| status.policy.as_ref()).map(|policy| policy.name.clone());
     let spec = lease.spec.policy.as_ref().and_then(|policy| policy.name.clone());
-    spec.or(status).unwrap_or_else(|| DEFAULT_POLICY.to_owned())
+    spec.or(status)
 }
 
 /// The module that decides, ready to be asked, and its digest; or why it cannot be asked.
-async fn policy_of(connection: &Connection, lease: &Lease) -> Result<(std::sync::Arc<Policy>, String), String> {
+async fn policy_of(connection: &Connection, name: &str) -> Result<(std::sync::Arc<Policy>, String), String> {
     let host = files::host().map_err(|error| error.to_string())?;
-    let name = policy_name(lease);
     if name == DEFAULT_POLICY {
         let policy = host.builtin();
         let digest = policy.digest().to_owned();
@@ -74,8 +102,14 @@ async fn policy_of(connection: &Connection, lease: &Lease) -> Result<(std::sync:
     }
     let maps: Api<ConfigMap> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let doing = format!("read the policy \"{name}\" in namespace \"{}\"", connection.namespace);
-    let map = call(Access::config_maps("get"), || maps.get(&name)).await;
+    let map = call(Access::config_maps("get"), || maps.get(name)).await;
     let map = map.map_err(|failure| {
+        if failure.is_object_missing() {
+            return format!(
+                "there is no ConfigMap \"{name}\" in namespace \"{}\"; it may be a shared policy in the controller's namespace, which koncli does not read",
+                connection.namespace
+            );
+        }
         let error = Error::from_call(doing, failure);
         [vec![error.to_string()], error.help()].concat().join("; ")
     })?;
@@ -89,7 +123,13 @@ async fn policy_of(connection: &Connection, lease: &Lease) -> Result<(std::sync:
 
 /// What the controller would ask now, and the index of the request that is asked about. One that does not wait yet is
 /// put at the end.
-fn input(lease: &Lease, queue: &[LeaseRequest], args: &ExplainArgs, now: i64) -> (Value, Option<usize>) {
+fn input(
+    lease: &Lease,
+    holding: Option<&LeaseRequest>,
+    queue: &[LeaseRequest],
+    args: &ExplainArgs,
+    now: i64,
+) -> (Value, Option<usize>) {
     let own = lease.spec.priority.unwrap_or_default();
     let ttl = parse_ttl(&lease.spec.ttl).unwrap_or_default();
     let status = lease.status.clone().unwrap_or_default();
@@ -97,11 +137,10 @@ fn input(lease: &Lease, queue: &[LeaseRequest], args: &ExplainArgs, now: i64) ->
     let mut requests: Vec<Value> = queue
         .iter()
         .map(|request| {
-            let asked = request.spec.ttl.as_deref().and_then(|ttl| parse_duration(ttl).ok());
             json!({
                 "holder": request.spec.holder,
                 "priority": request.spec.priority.unwrap_or(own),
-                "ttlMs": asked.unwrap_or(ttl),
+                "ttlMs": asked_ttl(request).unwrap_or(ttl),
                 "arrived": request.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0.as_millisecond()),
                 "labels": request.metadata.labels.clone().unwrap_or_default(),
             })
@@ -124,7 +163,10 @@ fn input(lease: &Lease, queue: &[LeaseRequest], args: &ExplainArgs, now: i64) ->
     }
     let hold = held.then(|| {
         json!({
-            "holder": status.holder, "priority": own, "ttlMs": ttl,
+            "holder": status.holder,
+            "priority": holding.and_then(|request| request.spec.priority).unwrap_or(own),
+            "ttlMs": holding.and_then(asked_ttl).unwrap_or(ttl),
+            "labels": holding.and_then(|request| request.metadata.labels.clone()).unwrap_or_default(),
             "acquired": time(status.acquired.as_deref()), "expires": time(status.expires.as_deref()),
             "renewals": status.renewals.unwrap_or_default(), "token": status.fencing_token.unwrap_or_default(),
             "preemption": status.preemption.as_ref().map(|preemption| json!({
@@ -154,6 +196,10 @@ fn input(lease: &Lease, queue: &[LeaseRequest], args: &ExplainArgs, now: i64) ->
         "state": status.policy.and_then(|policy| policy.state).unwrap_or_default(),
     });
     (input, about)
+}
+
+fn asked_ttl(request: &LeaseRequest) -> Option<i64> {
+    parse_duration(request.spec.ttl.as_deref()?).ok()
 }
 
 /// What there is to tell.
@@ -211,13 +257,16 @@ impl Told<'_> {
         }
         match self.explained {
             Err(why) => lines.push(format!("Who is next cannot be said, since the policy cannot be asked: {why}")),
-            Ok(explained) => lines.extend(explanation(explained, holder.is_some())),
+            Ok(explained) => {
+                let asked = status.preemption.as_ref().map(|preemption| preemption.by.as_str());
+                lines.extend(explanation(explained, holder.is_some(), asked));
+            }
         }
         lines.join("\n")
     }
 }
 
-fn explanation(explained: &Explanation, held: bool) -> Vec<String> {
+fn explanation(explained: &Explanation, held: bool, asked: Option<&str>) -> Vec<String> {
     let mut lines = Vec::new();
     let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
     let when = if held { "when the holder is done" } else { "now" };
@@ -235,13 +284,13 @@ fn explanation(explained: &Explanation, held: bool) -> Vec<String> {
         lines.push(format!("Denied: {}{}", denied.holder, because(&denied.reason)));
     }
     if let Some(about) = &explained.about {
-        lines.extend(wins(about, held));
+        lines.extend(wins(about, held, asked));
     }
     lines
 }
 
-/// What would have to change for a request to win.
-fn wins(about: &About, held: bool) -> Vec<String> {
+/// What would have to change for a request to win. `asked` is whom the holder is already asked to hand over to.
+fn wins(about: &About, held: bool, asked: Option<&str>) -> Vec<String> {
     let who = format!("{} (priority {})", about.holder, about.priority);
     let mut lines = vec![match (&about.denied, about.place) {
         (Some(why), _) => format!("{who} is denied: {why}"),
@@ -250,7 +299,7 @@ fn wins(about: &About, held: bool) -> Vec<String> {
         }
         (None, Some(1)) => format!("{who} gets the lease now."),
         (None, Some(place)) => format!("{who} is number {place}: {} must be done first.", place - 1),
-        (None, None) => format!("{who} is not among those that are served."),
+        (None, None) => format!("{who} is not among the first {SERVED_MAX}."),
     }];
     if about.place != Some(1) {
         lines.push(match about.next_with_priority {
@@ -260,10 +309,86 @@ fn wins(about: &About, held: bool) -> Vec<String> {
     }
     if held {
         lines.push(match about.preempts_with_priority {
+            _ if asked == Some(about.holder.as_str()) => "  The holder is asked to leave for it.".to_owned(),
             Some(priority) if priority == about.priority => "  The holder is asked to leave for it.".to_owned(),
             Some(priority) => format!("  With priority {priority} the holder would be asked to leave for it."),
-            None => "  At no priority does this policy ask the holder to leave for it.".to_owned(),
+            // Later it may: a hold may be protected at its beginning, or be about to be handed over.
+            None => "  At no priority does this policy ask the holder to leave for it now.".to_owned(),
         });
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use konductor_crds::{
+        LeaseRequestSpec, LeaseSpec, LeaseStatus,
+        v1::{Preemption, RequestRef},
+    };
+
+    use super::*;
+
+    /// A lease that `ana` holds with the priority 7 that she asked for; the lease's own is 0.
+    fn held() -> (Lease, LeaseRequest) {
+        let mut lease = Lease::new("x", LeaseSpec { ttl: "10m".to_owned(), ..LeaseSpec::default() });
+        lease.status = Some(LeaseStatus {
+            phase: Some(LeasePhase::Held),
+            holder: Some("ana".to_owned()),
+            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0, counted: None }),
+            ..LeaseStatus::default()
+        });
+        let asked = LeaseRequestSpec {
+            holder: "ana".to_owned(),
+            priority: Some(7),
+            ttl: Some("1m".to_owned()),
+            ..LeaseRequestSpec::default()
+        };
+        (lease, LeaseRequest::new("r", asked))
+    }
+
+    #[test]
+    fn the_holder_has_what_it_asked_for() {
+        let (lease, request) = held();
+        let args = ExplainArgs { name: "x".to_owned(), holder: None, priority: None };
+        let hold = |holding| input(&lease, holding, &[], &args, 0).0["hold"].clone();
+        assert_eq!((&hold(Some(&request))["priority"], &hold(Some(&request))["ttlMs"]), (&json!(7), &json!(60_000)));
+        assert_eq!((&hold(None)["priority"], &hold(None)["ttlMs"]), (&json!(0), &json!(600_000)));
+    }
+
+    #[test]
+    fn what_is_not_so_is_not_said() {
+        let about = About {
+            holder: "ben".to_owned(),
+            priority: 9,
+            place: Some(1),
+            denied: None,
+            next_with_priority: Some(9),
+            preempts_with_priority: None,
+        };
+        let said = |about: &About, asked| wins(about, true, asked).join("\n");
+        assert!(said(&about, Some("ben")).ends_with("The holder is asked to leave for it."));
+        for asked in [None, Some("cid")] {
+            assert!(said(&about, asked).ends_with("ask the holder to leave for it now."), "{asked:?}");
+        }
+        assert!(said(&About { place: None, ..about }, None).contains("is not among the first 10."));
+    }
+
+    #[test]
+    fn a_hand_over_that_is_under_way_is_told_of_whom_it_is_for() {
+        let (mut lease, _) = held();
+        lease.status.get_or_insert_default().preemption =
+            Some(Preemption { by: "ben".to_owned(), ..Preemption::default() });
+        let about = About {
+            holder: "ben".to_owned(),
+            priority: 9,
+            place: Some(1),
+            denied: None,
+            next_with_priority: Some(9),
+            preempts_with_priority: None,
+        };
+        let explained = Ok(Explanation { now: vec![], next: vec![], denied: vec![], nobody: None, about: Some(about) });
+        let policy = DEFAULT_POLICY.to_owned();
+        let text = Told { lease: &lease, policy, digest: None, explained: &explained, waiting: 1 }.text(0);
+        assert!(text.ends_with("The holder is asked to leave for it."), "{text}");
+    }
 }

@@ -65,8 +65,11 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
             Ok(Some(watcher::Event::Delete(lease))) => (lease, Some("Deleted")),
             Ok(Some(watcher::Event::Init)) => continue,
             Ok(Some(watcher::Event::InitDone)) => {
-                if !std::mem::replace(&mut reached, true) && matches!(out.format, Format::Text | Format::Wide) {
-                    out.data(&table)?;
+                if !std::mem::replace(&mut reached, true)
+                    && matches!(out.format, Format::Text | Format::Wide)
+                    && !out.more(&table)?
+                {
+                    return Ok(());
                 }
                 continue;
             }
@@ -78,20 +81,18 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
                 continue;
             }
         };
-        match out.format {
-            Format::Json => out.data(serde_json::to_string(&lease).unwrap_or_default())?,
-            Format::Yaml => {
-                out.data("---")?;
-                out.structured(&lease)?;
-            }
-            Format::Name => out.data(lease_name(name(&lease)))?,
+        let is_read = match out.format {
+            Format::Json => out.more(serde_json::to_string(&lease).unwrap_or_default())?,
+            Format::Yaml => out.more("---")? && out.more_structured(&lease)?,
+            Format::Name => out.more(lease_name(name(&lease)))?,
             Format::Text | Format::Wide => {
                 table.row(columns.row(&lease, phase, wall_clock_ms()));
                 // What there is at the beginning is one table, so that its columns fit.
-                if reached {
-                    out.data(table.take_last_line())?;
-                }
+                !reached || out.more(table.take_last_line())?
             }
+        };
+        if !is_read {
+            return Ok(());
         }
     }
 }

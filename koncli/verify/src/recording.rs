@@ -2,8 +2,8 @@
 //!
 //! `RECORDING` is the first line: what is recorded, of which API server. `LIST` is followed by as many lines `LISTED` as
 //! it says: everything that there was at a resourceVersion. `ADDED`, `MODIFIED` and `DELETED` are what a watch showed.
-//! `GAP` says that writes may be missing until the next `LIST`, `END` why the recording is over. Every line has the
-//! time at which it was seen.
+//! `GAP` says that writes may be missing until the next `LIST`, `END` why the recording is over: before these two a list
+//! may have fewer lines than it says, and counts for nothing then. Every line has the time at which it was seen.
 
 use konductor_crds::{
     Lease, LeaseRequest, LeaseSpec, LeaseStatus,
@@ -195,7 +195,9 @@ pub(crate) struct Recording {
 
 impl Recording {
     pub(crate) fn line(&mut self, line: Line) -> Result<(), String> {
-        if line.what != What::Listed && self.list.take().is_some() {
+        // Where there was no room for the rest, or nobody to ask: a list that was cut off says nothing.
+        let cut_off = line.what != What::Listed && self.list.take().is_some();
+        if cut_off && !matches!(line.what, What::End | What::Gap) {
             return Err("the list before it has fewer lines LISTED than it says".to_owned());
         }
         let seen = parse_timestamp(&line.seen).ok_or_else(|| format!("seen is \"{}\", no time", line.seen))?;

@@ -140,6 +140,23 @@ async fn an_outage_is_told_once_and_the_wait_for_a_controller_begins_anew_after_
     assert_eq!(*told.borrow(), ["refused", "recovered", "refused", "recovered"]);
 }
 
+// Time is paused: pauses between tries take none.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_see_the_lease_does_not_say_that_it_was_not_free() {
+    let want = Acquire { wait: Wait::AtMost(Duration::from_secs(5)), ..Acquire::new("x", "me") };
+    for (outage, code, says) in
+        [(false, 1, "did not become free within 5s"), (true, 5, "the API server did not answer")]
+    {
+        let (client, _) = client();
+        let mut attempt = attempt(&client, &want);
+        attempt.outage = outage;
+        match attempt.too_late().await {
+            Ending::Failed(error) => assert!(error.exit_code() == code && error.to_string().contains(says), "{error}"),
+            Ending::Held(_) | Ending::Lapsed => panic!("its time is over"),
+        }
+    }
+}
+
 #[test]
 fn a_short_ttl_is_waited_for_with_a_faster_beat() {
     for (asked, lease, expected_ms) in [

@@ -1,4 +1,7 @@
 //! The command: a process group of its own, its signals, and how to know that nothing of it is left.
+//!
+//! Parts of a command may leave its group: `timeout`, the jobs of `set -m` and of `bash -i`, daemons. As soon as their
+//! parents have ended they become this process's children on Linux: see [`super::family`].
 
 use std::{
     ffi::OsString,
@@ -12,7 +15,7 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, test_kill_process_group, waitpgid},
 };
 
-use super::plan::Exit;
+use super::{family::Family, plan::Exit};
 
 /// What was seen of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(super) enum Seen {
     Exited(Exit),
     /// The command itself was stopped by this signal.
     Stopped(i32),
-    /// No process of the group is left.
+    /// No process of the group is left, and nothing else that the command has left behind.
     Gone,
 }
 
@@ -31,13 +34,15 @@ pub(super) struct Group {
     /// Never waited for through this: the group is waited for as a whole.
     _child: Child,
     leader: Pid,
+    family: Family,
     ended: bool,
     gone: bool,
 }
 
 impl Group {
-    /// Starts the command. What its group leaves behind becomes this process's child, so that it can be waited for.
-    pub(super) fn start(command: &[OsString], env: &[(&str, String)]) -> io::Result<Self> {
+    /// Starts the command. What it leaves behind becomes this process's child, so that it can be waited for; `watchdog`
+    /// is a child that is none of it.
+    pub(super) fn start(command: &[OsString], env: &[(&str, String)], watchdog: Option<Pid>) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let Some((program, args)) = command.split_first() else {
@@ -45,7 +50,7 @@ impl Group {
         };
         let child = Command::new(program).args(args).envs(env.iter().map(|(k, v)| (k, v))).process_group(0).spawn()?;
         let leader = Pid::from_child(&child);
-        Ok(Self { _child: child, leader, ended: false, gone: false })
+        Ok(Self { _child: child, leader, family: Family::without(watchdog), ended: false, gone: false })
     }
 
     /// The process id of the command, which is also the group's.
@@ -53,15 +58,26 @@ impl Group {
         self.leader
     }
 
-    /// Sends a signal to every process of the group. Once it is gone its number may be another's.
+    /// Sends a signal to every process of the group, and when the command itself has ended to what it has left behind
+    /// elsewhere. SIGKILL goes to all that it has started. Once the group is gone its number may be another's.
     pub(super) fn signal(&self, signal: Signal) {
-        if !self.gone {
-            // Nobody there is no failure: the group ends just now.
-            let _ = kill_process_group(self.leader, signal);
+        if self.gone {
+            return;
+        }
+        // Before their parents are dead: afterwards nobody would know whose they are.
+        let others = match (signal, self.ended) {
+            (Signal::KILL, _) => self.family.all(),
+            (_, true) => self.family.orphans(),
+            (_, false) => Vec::new(),
+        };
+        // Nobody there is no failure: the group ends just now.
+        let _ = kill_process_group(self.leader, signal);
+        for other in others {
+            other.signal(signal, self.leader);
         }
     }
 
-    /// Whether every process of the group is gone.
+    /// Whether every process of the group is gone, and what else the command has left behind.
     pub(super) fn is_gone(&self) -> bool {
         self.gone
     }
@@ -77,7 +93,9 @@ impl Group {
                 Ok(None) | Err(_) => break,
             }
         }
-        if self.ended && !self.gone && test_kill_process_group(self.leader) == Err(Errno::SRCH) {
+        // In any case: who waits for nobody keeps the dead.
+        let orphans = self.family.reap(self.leader, self.ended);
+        if self.ended && !self.gone && orphans == 0 && test_kill_process_group(self.leader) == Err(Errno::SRCH) {
             self.gone = true;
             seen.push(Seen::Gone);
         }

@@ -3,6 +3,7 @@
 //! [`plan`] decides, and is tested without a process or a clock; this file and the others beside it carry out.
 
 mod child;
+mod family;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
@@ -118,7 +119,14 @@ async fn acquired(connection: &Connection, out: Output, args: RunArgs, mut signa
     };
     signals.while_running().map_err(cannot_listen)?;
     let ttl = Duration::from_millis(u64::try_from(hold.ttl_ms).unwrap_or_default());
-    let rules = Rules { grace: fitting(out, grace, ttl), on_lost, once: once.is_some(), ttl };
+    let rules = Rules { grace: grace.unwrap_or(GRACE), on_lost, once: once.is_some(), ttl };
+    let fits = rules.fitting();
+    if grace.is_some_and(|asked| fits < asked) {
+        out.say(format_args!(
+            "--grace is {:.1} s: a third of the ttl, or there would be no time to renew",
+            fits.as_secs_f64()
+        ));
+    }
     match last_check(&client, hold, once.as_ref()).await? {
         Held::Done(completed) => Ok(Start::Done(completed)),
         Held::Guard(guard) => {
@@ -142,7 +150,10 @@ async fn last_check(client: &Client, hold: Hold, once: Option<&Key>) -> Result<H
     match checked {
         Ok(None) => Ok(Held::Guard(Box::new(guard))),
         Ok(Some(completed)) => {
-            guard.release().await?;
+            // What was to be done is done. The hold ends at its expiry, if not now.
+            if let Err(error) = guard.release().await {
+                output::report(&error);
+            }
             Ok(Held::Done(completed))
         }
         Err(error) => {
@@ -176,13 +187,27 @@ fn default_holder(connection: &Connection, pod: Option<&str>) -> String {
     }
 }
 
-fn fitting(out: Output, asked: Option<Duration>, ttl: Duration) -> Duration {
-    let grace = Rules::fitting(asked.unwrap_or(GRACE), ttl);
-    if asked.is_some_and(|asked| grace < asked) {
-        out.say(format_args!(
-            "--grace is {:.1} s: a third of the ttl, or there would be no time to renew",
-            grace.as_secs_f64()
-        ));
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use super::*;
+    use crate::client::scripted;
+
+    // Time is paused: pauses between tries take none.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_completed_is_done_also_if_the_lease_cannot_be_given_back() {
+        let lease = r#"{"apiVersion":"konductor.io/v1","kind":"Lease","metadata":{"name":"x","annotations":
+            {"once.konductor.io/v1":"{\"holder\":\"b\",\"token\":6,\"at\":\"2026-01-01T00:00:00.000Z\"}"}},"spec":{"ttl":"1m"}}"#;
+        // It answers once, and is away then.
+        let (kube, _) = scripted::client(&[(200, lease.to_owned())]);
+        let client = Client::new(kube, "default");
+        let key = Key::from_str("v1").expect("a key");
+        let hold = scripted::hold(&client);
+        match last_check(&client, hold, Some(&key)).await {
+            Ok(Held::Done(completed)) => assert_eq!((completed.key, completed.holder.as_str()), (key, "b")),
+            Ok(Held::Guard(_)) => panic!("it is completed"),
+            Err(error) => panic!("{error}"),
+        }
     }
-    grace
 }

@@ -2,7 +2,7 @@
 //!
 //! The rules, in the order of their weight:
 //!
-//! 1. Nothing is released before every process of the command's group is gone.
+//! 1. Nothing is released before every process of the command's group is gone, and what else it has left behind.
 //! 2. While the hold may be relied on, the command is asked to end (SIGTERM) so early that its grace is over, and
 //!    SIGKILL sent, before the hold can end. When the hold is over, it is killed at once.
 //! 3. What was stopped because of the lease is not recorded as completed, whatever its exit status.
@@ -29,7 +29,7 @@ pub(super) const FAILED: u8 = 125;
 /// How the command is to be treated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// The time between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL that was asked for.
     pub(super) grace: Duration,
     pub(super) on_lost: OnLost,
     /// Whether its success is to be recorded.
@@ -39,9 +39,9 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// The grace that fits into the ttl.
-    pub(super) fn fitting(grace: Duration, ttl: Duration) -> Duration {
-        grace.min(ttl / GRACE_SHARE)
+    /// The time between SIGTERM and SIGKILL: as much of what was asked for as fits into the ttl.
+    pub(super) fn fitting(&self) -> Duration {
+        self.grace.min(self.ttl / GRACE_SHARE)
     }
 }
 
@@ -66,8 +66,8 @@ impl Exit {
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The hold may be relied on until then.
-    Held(Moment),
+    /// The hold may be relied on until then, and lasts so long from a renewal.
+    Held { deadline: Moment, ttl: Duration },
     /// Somebody else is to have the lease by then; by force, if the hold ends then in any case.
     AskedBack { until: Moment, force: bool },
     /// Nobody asks for it any more.
@@ -184,7 +184,7 @@ impl Plan {
 
     /// When SIGKILL is sent to whom SIGTERM was sent at `termed`.
     fn kill_after(&self, termed: Moment) -> Moment {
-        let grace_over = termed.after(self.rules.grace);
+        let grace_over = termed.after(self.rules.fitting());
         // Who is asked to leave has as long as that says, if it is longer.
         let until = match self.asked {
             Some((until, _)) if self.ended.is_none() => grace_over.max(until),
@@ -197,7 +197,7 @@ impl Plan {
     fn term_at(&self) -> Option<Moment> {
         match self.rules.on_lost {
             OnLost::Stop if self.asked.is_some() => Some(Moment::new(Duration::ZERO)),
-            OnLost::Stop => Some(self.kill_at_latest().before(self.rules.grace)),
+            OnLost::Stop => Some(self.kill_at_latest().before(self.rules.fitting())),
             OnLost::Kill | OnLost::Ignore => None,
         }
     }
@@ -207,7 +207,7 @@ impl Plan {
         let again = |at: Moment| self.killed.map_or(at, |killed| at.max(killed.after(AGAIN)));
         let at = match (self.termed, self.rules.on_lost) {
             // What a command has left behind is stopped in any case.
-            (Some(termed), OnLost::Ignore) => termed.after(self.rules.grace),
+            (Some(termed), OnLost::Ignore) => termed.after(self.rules.fitting()),
             (Some(termed), _) => self.kill_after(termed),
             (None, OnLost::Ignore) => return None,
             (None, OnLost::Kill) if self.asked.is_some() => {
@@ -241,7 +241,11 @@ impl Plan {
     pub(super) fn on(&mut self, now: Moment, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Held(deadline) => self.deadline = deadline,
+            Event::Held { deadline, ttl } => {
+                self.deadline = deadline;
+                // The lease's own may have been changed: what has to fit into it is reckoned anew.
+                self.rules.ttl = ttl;
+            }
             Event::AskedBack { until, force } => self.asked = Some((until, force)),
             Event::NotAskedBack => self.asked = None,
             Event::Lost => self.lost = true,

@@ -29,6 +29,10 @@ fn kill(note: Note) -> Vec<Action> {
     vec![Action::Say(note), Action::Signal(Signal::KILL)]
 }
 
+fn held(until: u64, ttl: u64) -> Event {
+    Event::Held { deadline: at(until), ttl: Duration::from_secs(ttl) }
+}
+
 fn exited(exit: Exit, gone: bool) -> Event {
     Event::Exited { exit, gone }
 }
@@ -67,11 +71,19 @@ fn a_command_that_ends_is_released_after_and_its_status_is_told() {
 
 #[test]
 fn a_hold_that_is_renewed_is_left_alone() {
-    let done = play(
-        RULES,
-        &[(10_000, Event::Held(at(38_500))), (20_000, Event::Held(at(48_500))), (30_000, exited(Exit::Code(0), true))],
-    );
+    let done =
+        play(RULES, &[(10_000, held(38_500, 30)), (20_000, held(48_500, 30)), (30_000, exited(Exit::Code(0), true))]);
     assert_eq!(done, [(30_000, Action::Release)]);
+}
+
+#[test]
+fn a_ttl_that_was_made_shorter_makes_the_grace_shorter_and_not_the_command() {
+    // From 30 s to 6 s: the grace of 10 s is 2 s from then on, and SIGKILL is sent 200 ms before the deadline.
+    let script = [(10_000, held(15_700, 6)), (12_000, held(17_700, 6)), (13_000, exited(Exit::Code(0), true))];
+    assert_eq!(play(RULES, &script), [(13_000, Action::Release)]);
+    let done = play(RULES, &script[..2]);
+    assert_eq!(done[..3], timed(15_500, term(Note::Ending)));
+    assert_eq!(done[3], (17_500, Action::Say(Note::Killing)));
 }
 
 #[test]
@@ -146,7 +158,7 @@ fn who_is_asked_to_leave_has_the_time_that_it_is_given() {
         &[
             (5_000, Event::AskedBack { until: at(20_000), force: false }),
             (6_000, Event::NotAskedBack),
-            (10_000, Event::Held(at(38_500))),
+            (10_000, held(38_500, 30)),
             (30_000, exited(Exit::Code(0), true)),
         ],
     );
@@ -232,8 +244,9 @@ fn a_command_that_is_to_run_on_runs_on() {
 #[test]
 fn a_grace_leaves_time_to_renew() {
     let seconds = Duration::from_secs;
-    assert_eq!(Rules::fitting(seconds(10), seconds(600)), seconds(10));
-    assert_eq!(Rules::fitting(seconds(10), seconds(3)), seconds(1));
+    let fitting = |grace, ttl| Rules { grace: seconds(grace), ttl: seconds(ttl), ..RULES }.fitting();
+    assert_eq!(fitting(10, 600), seconds(10));
+    assert_eq!(fitting(10, 3), seconds(1));
     let short = Rules { grace: seconds(1), ttl: seconds(3), ..RULES };
     let plan = Plan::new(short, at(2_850));
     assert_eq!(plan.wake_at(), Some(at(1_700)));
@@ -246,7 +259,7 @@ fn a_grace_leaves_time_to_renew() {
 fn nothing_is_released_before_all_is_gone() {
     let events = [
         Event::Tick,
-        Event::Held(at(38_000)),
+        held(38_000, 30),
         Event::AskedBack { until: at(9_000), force: true },
         Event::NotAskedBack,
         Event::Lost,

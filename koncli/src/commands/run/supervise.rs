@@ -74,7 +74,7 @@ impl Run {
                 return nothing_ran(guard, FAILED, &why).await;
             }
         };
-        let group = match Group::start(&command, &env) {
+        let group = match Group::start(&command, &env, watchdog.as_ref().map(Watchdog::id)) {
             Ok(group) => group,
             Err(error) => {
                 if let Some(watchdog) = watchdog {
@@ -152,7 +152,7 @@ impl Running {
     }
 
     fn stands(&mut self, standing: Standing) -> Vec<Event> {
-        let mut events = vec![Event::Held(standing.deadline)];
+        let mut events = vec![Event::Held { deadline: standing.deadline, ttl: standing.ttl }];
         match &standing.asked_back {
             Some(asked) => events.push(Event::AskedBack { until: asked.until, force: asked.force }),
             None if self.standing.asked_back.is_some() => events.push(Event::NotAskedBack),

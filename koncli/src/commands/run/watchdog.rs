@@ -1,5 +1,7 @@
 //! A second process of koncli that kills the command's group if the first cannot: when the first dies, which closes the
 //! pipe between them, and at the deadline that it was told last, if the first is suspended then.
+//!
+//! It knows the group only: what has left the group becomes a child of init when the first process dies.
 
 use std::{
     io::{self, BufRead as _, Write as _},
@@ -42,6 +44,11 @@ impl Watchdog {
             .spawn()?;
         let pipe = process.stdin.take();
         Ok(Self { process, pipe, told: None })
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> Pid {
+        Pid::from_child(&self.process)
     }
 
     /// Tells it what to kill at `deadline`.

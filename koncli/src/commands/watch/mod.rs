@@ -95,7 +95,9 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &WatchArgs) 
             }
             Some(item) = leases.next() => scene.lease_event(item.map_err(failed)?, wall_clock_ms()),
         };
-        view.shows(&changes)?;
+        if !view.shows(&changes)? {
+            break;
+        }
     }
     Ok(())
 }
@@ -151,27 +153,27 @@ impl View {
         }
     }
 
-    /// Writes changes as lines; a picture is drawn a little later.
-    fn shows(&mut self, changes: &[Change]) -> Result<()> {
+    /// Writes changes as lines; a picture is drawn a little later. Returns whether somebody still reads them.
+    fn shows(&mut self, changes: &[Change]) -> Result<bool> {
         if self.canvas.is_some() {
             self.wants_drawing();
-            return Ok(());
+            return Ok(true);
         }
         for change in changes {
-            match self.out.format {
-                Format::Json => self.out.data(serde_json::to_string(change).unwrap_or_default())?,
-                Format::Yaml => {
-                    self.out.data("---")?;
-                    self.out.structured(change)?;
-                }
-                Format::Name => self.out.data(lease_name(&change.lease))?,
+            let is_read = match self.out.format {
+                Format::Json => self.out.more(serde_json::to_string(change).unwrap_or_default())?,
+                Format::Yaml => self.out.more("---")? && self.out.more_structured(change)?,
+                Format::Name => self.out.more(lease_name(&change.lease))?,
                 Format::Text | Format::Wide => {
                     let (name, said) = (change.name(self.namespaces), change.says(wall_clock_ms()));
-                    self.out.data(format_args!("{}  {name}  {said}", change.time))?;
+                    self.out.more(format_args!("{}  {name}  {said}", change.time))?
                 }
+            };
+            if !is_read {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for what the terminal says; for ever where there is none.
