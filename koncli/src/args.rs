@@ -93,7 +93,7 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Write a completion script for a shell to stdout
     #[command(
-        after_help = "The shell then asks koncli, and koncli the cluster: names of leases, policies, namespaces and contexts are completed, those that you may list. An answer that takes more than two seconds is none. After an upgrade, load the script again.\n\nExamples:\n  source <(koncli completion bash)                              # and this line in ~/.bashrc\n  source <(koncli completion zsh)                               # and this line in ~/.zshrc, behind compinit\n  koncli completion fish > ~/.config/fish/completions/koncli.fish"
+        after_help = "The shell then asks koncli, and koncli the cluster: names of leases, policies, namespaces and contexts are completed, those that you may list. An answer that takes more than two seconds is none. After an upgrade, load the script again.\n\nExamples:\n  source <(koncli completion bash)                              # and this line in ~/.bashrc\n  source <(koncli completion zsh)                               # and this line in ~/.zshrc, behind compinit\n  koncli completion fish > ~/.config/fish/completions/koncli.fish\n\nFor `kubectl konductor`, kubectl asks a program named kubectl_complete-konductor on your PATH (and its own completion has to be loaded):\n  ln -s \"$(command -v koncli)\" ~/.local/bin/kubectl_complete-konductor"
     )]
     Completion {
         /// The shell

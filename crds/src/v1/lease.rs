@@ -53,7 +53,8 @@ pub struct LeaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewable: Option<bool>,
 
-    /// Which policy decides, and how. Absent: the built-in policy named default.
+    /// Which policy decides, and how. Absent: the one that the namespace's annotation konductor.io/default-policy names,
+    /// else the one that the controller's --default-policy names, without parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySpec>,
 }
