@@ -532,9 +532,10 @@ async fn a_lease_finds_its_policy_near_before_far() {
     becomes(&team, "unnamed", "default", None).await;
     policy_is(&team, "unnamed", "True", reasons::POLICY_ACTIVE).await;
 
-    // "default" is built in: a ConfigMap of that name takes nothing over.
+    // "default" is built in: a ConfigMap of that name takes nothing over, and its author is told so.
     upload(&team, "default", "policy.wasm", &near).await;
-    is_active(&team, "default", &near).await;
+    let (type_, said) = event(&team, "default", reasons::EVENT_POLICY_REJECTED).await;
+    assert!(type_ == "Warning" && said.contains("give the ConfigMap another name"), "{type_} {said}");
     assert_ne!(who_decides(&team, "unnamed").await.1, digest_of(&near));
     for namespace in [&team, &other] {
         checker::check(&plane.history(namespace).await).expect("nothing forbidden");
