@@ -193,6 +193,23 @@ async fn a_migration_that_is_done_once(plane: &ControlPlane) {
     }
 }
 
+/// A run of the CronJob `daily-report-job`, now.
+async fn starts(plane: &ControlPlane, team: &Namespace<'_>, job: &str) {
+    let create = plane.kubectl("create job --from=cronjob/daily-report-job -n").arg(team.name()).arg(job);
+    create.run().await.succeeds();
+}
+
+/// Two runs that overlap: the first holds the lease and works, the second says so and is done. Returns their Pods.
+async fn two_reports(plane: &ControlPlane, team: &Namespace<'_>, kubelet: &Kubelet) -> (String, String) {
+    starts(plane, team, "monday").await;
+    let monday = names(&pods(plane, team, "monday", 1, "Running").await).remove(0);
+    team.lease_is("daily-report", "held", |lease| lease.holder() == Some(&monday)).await;
+    starts(plane, team, "tuesday").await;
+    let tuesday = names(&pods(plane, team, "tuesday", 1, "Succeeded").await).remove(0);
+    assert!(kubelet.log(&tuesday).contains("Previous job still running, skipping"), "{}", kubelet.log(&tuesday));
+    (monday, tuesday)
+}
+
 /// A run that overlaps with the one before is skipped; the next one works.
 async fn a_report_every_day(plane: &ControlPlane) {
     let team = plane.namespace("reports").await;
@@ -204,22 +221,12 @@ async fn a_report_every_day(plane: &ControlPlane) {
     let manifests: Vec<_> =
         section(&page(), "CronJob").into_iter().map(|one| completed(one, plane.version())).collect();
     apply(plane, &team, "report.yaml", &manifests).await;
-    let starts = async |job: &str| {
-        let create = plane.kubectl("create job --from=cronjob/daily-report-job -n").arg(team.name()).arg(job);
-        create.run().await.succeeds();
-    };
-
-    starts("monday").await;
-    let monday = names(&pods(plane, &team, "monday", 1, "Running").await).remove(0);
-    team.lease_is("daily-report", "held", |lease| lease.holder() == Some(&monday)).await;
-    starts("tuesday").await;
-    let tuesday = names(&pods(plane, &team, "tuesday", 1, "Succeeded").await).remove(0);
-    assert!(kubelet.log(&tuesday).contains("Previous job still running, skipping"), "{}", kubelet.log(&tuesday));
+    let (monday, _) = two_reports(plane, &team, &kubelet).await;
     assert_eq!(team.lease("daily-report").await.holder(), Some(monday.as_str()), "undisturbed");
     std::fs::write(state.join("go"), "").expect("written");
     completes(plane, &team, "monday").await;
     assert_eq!(team.lease("daily-report").await.phase(), LeasePhase::Available);
-    starts("wednesday").await;
+    starts(plane, &team, "wednesday").await;
     let wednesday = names(&pods(plane, &team, "wednesday", 1, "Succeeded").await).remove(0);
     assert!(kubelet.log(&wednesday).contains("Acquired lease, generating report..."), "{}", kubelet.log(&wednesday));
     assert_eq!(written(&state.join("reports")), [monday, wednesday]);
@@ -285,17 +292,7 @@ async fn the_tutorials_report(plane: &ControlPlane) {
     );
     let kubelet = Kubelet::start(plane, &user, &[("generate-report", &generate)]);
     tutorial(plane, &team, "cronjob", "CronJob", "reporter").await;
-    let starts = async |job: &str| {
-        let create = plane.kubectl("create job --from=cronjob/daily-report-job -n").arg(team.name()).arg(job);
-        create.run().await.succeeds();
-    };
-
-    starts("monday").await;
-    let monday = names(&pods(plane, &team, "monday", 1, "Running").await).remove(0);
-    team.lease_is("daily-report", "held", |lease| lease.holder() == Some(&monday)).await;
-    starts("tuesday").await;
-    let tuesday = names(&pods(plane, &team, "tuesday", 1, "Succeeded").await).remove(0);
-    assert!(kubelet.log(&tuesday).contains("Previous job still running, skipping"), "{}", kubelet.log(&tuesday));
+    let (monday, tuesday) = two_reports(plane, &team, &kubelet).await;
     std::fs::write(state.join("broken"), "").expect("written");
     std::fs::write(state.join("go"), "").expect("written");
     let failed = names(&pods(plane, &team, "monday", 1, "Failed").await);

@@ -355,16 +355,21 @@ mod tests {
         assert_eq!((&hold(None)["priority"], &hold(None)["ttlMs"]), (&json!(0), &json!(600_000)));
     }
 
-    #[test]
-    fn what_is_not_so_is_not_said() {
-        let about = About {
+    /// Who is next, and for whom the policy asks nobody to leave.
+    fn ben() -> About {
+        About {
             holder: "ben".to_owned(),
             priority: 9,
             place: Some(1),
             denied: None,
             next_with_priority: Some(9),
             preempts_with_priority: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_not_so_is_not_said() {
+        let about = ben();
         let said = |about: &About, asked| wins(about, true, asked).join("\n");
         assert!(said(&about, Some("ben")).ends_with("The holder is asked to leave for it."));
         for asked in [None, Some("cid")] {
@@ -378,15 +383,7 @@ mod tests {
         let (mut lease, _) = held();
         lease.status.get_or_insert_default().preemption =
             Some(Preemption { by: "ben".to_owned(), ..Preemption::default() });
-        let about = About {
-            holder: "ben".to_owned(),
-            priority: 9,
-            place: Some(1),
-            denied: None,
-            next_with_priority: Some(9),
-            preempts_with_priority: None,
-        };
-        let explained = Ok(Explanation { now: vec![], next: vec![], denied: vec![], nobody: None, about: Some(about) });
+        let explained = Ok(Explanation { now: vec![], next: vec![], denied: vec![], nobody: None, about: Some(ben()) });
         let policy = DEFAULT_POLICY.to_owned();
         let text = Told { lease: &lease, policy, digest: None, explained: &explained, waiting: 1 }.text(0);
         assert!(text.ends_with("The holder is asked to leave for it."), "{text}");
