@@ -274,15 +274,21 @@ impl Servers {
         .await
     }
 
-    /// Waits until kube-apiserver says that it is ready. `alive` fails when the process has ended.
+    /// Waits until kube-apiserver says that it is ready and has its first namespace. `alive` fails when the process has ended.
     ///
     /// # Errors
     /// If it does not in `most`, or `alive` fails.
     pub async fn apiserver_ready(&self, client: &Client, most: Duration, alive: impl Fn() -> Result<()>) -> Result<()> {
         wait::poll("kube-apiserver is ready", most, async || {
             alive()?;
-            let request = http::Request::get("/readyz").body(Vec::new())?;
-            Ok(client.request_text(request).await.map(drop))
+            // The server makes the namespace "default" after it has called itself ready: what writes there at once fails.
+            for path in ["/readyz", "/api/v1/namespaces/default"] {
+                let request = http::Request::get(path).body(Vec::new())?;
+                if let Err(problem) = client.request_text(request).await {
+                    return Ok(Err(format!("{path}: {problem}")));
+                }
+            }
+            Ok(Ok(()))
         })
         .await
     }
