@@ -5,7 +5,7 @@ use crate::{
     guard::Checked,
     plan::{Notice, WAITING_WRITE_INTERVAL},
     situation::Situation,
-    snapshot::{Ending, Hold, Preemption, Request, Snapshot},
+    snapshot::{Ending, Hold, Preemption, Record, Request, Snapshot},
     time::Millis,
     transition::Adjustment,
 };
@@ -127,6 +127,20 @@ fn refuse(snapshot: &Snapshot, mut hold: Hold, reason: String, notices: &mut Vec
     Fate::Stands(hold, Some(Adjustment::RenewalRefused))
 }
 
+/// How long until a policy that changes its mind, and would now have the hold handed over to this request, is listened to.
+/// Each change is a write, whose news has the policy asked again: without pause, if it always changed it.
+fn listened_to_in(snapshot: &Snapshot, hold: &Hold, request: &Request) -> Option<Millis> {
+    let is_for_another = hold.preemption.as_ref().is_some_and(|p| p.request != request.id.uid);
+    let left = WAITING_WRITE_INTERVAL - snapshot.since_write;
+    (is_for_another && left > Millis::ZERO).then_some(left)
+}
+
+/// When to ask again, since the policy was not listened to.
+pub(crate) fn ask_again_in(snapshot: &Snapshot, next: &Record, checked: &Checked) -> Option<Millis> {
+    let HoldAction::Preempt { in_favour_of, .. } = checked.decision().hold else { return None };
+    listened_to_in(snapshot, next.hold()?, snapshot.request(checked.uid(in_favour_of)?)?)
+}
+
 #[expect(
     clippy::too_many_arguments,
     reason = "one proposal's fields and where it happens; a struct would name them twice"
@@ -141,9 +155,7 @@ fn preempt(
     reason: &str,
     notices: &mut Vec<Notice>,
 ) -> Fate {
-    // Each change is a write, whose news has the policy asked again: who changes its mind is listened to every few seconds.
-    let is_for_another = hold.preemption.as_ref().is_some_and(|p| p.request != request.id.uid);
-    if is_for_another && snapshot.since_write < WAITING_WRITE_INTERVAL {
+    if listened_to_in(snapshot, &hold, request).is_some() {
         return match &hold.preemption {
             Some(p) if situation.renewal_requested => {
                 let reason = format!("a hand-over to {} is under way", p.by);

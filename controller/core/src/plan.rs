@@ -3,7 +3,7 @@
 use crate::{
     answers::{answers, sweep, waiting},
     decision::Verdict,
-    fate::{Fate, fate, granted},
+    fate::{Fate, ask_again_in, fate, granted},
     guard::Checked,
     situation::{Situation, past, remember},
     snapshot::{Ending, Record, Request, RequestId, Snapshot, State},
@@ -141,11 +141,15 @@ pub(crate) fn plan(snapshot: &Snapshot, situation: &Situation, verdict: &Verdict
 
     let answers = answers(snapshot, situation, verdict, &next, &denied);
     let (waiting, waiting_wake) = waiting(snapshot, situation, &next, &change, &answers);
-    let wake_in =
-        [wake_in(snapshot, situation, &next, &change), checked.and_then(|c| c.decision().wake_in), waiting_wake]
-            .into_iter()
-            .flatten()
-            .min();
+    let wake_in = [
+        wake_in(snapshot, situation, &next, &change),
+        checked.and_then(|c| c.decision().wake_in),
+        checked.and_then(|c| ask_again_in(snapshot, &next, c)),
+        waiting_wake,
+    ]
+    .into_iter()
+    .flatten()
+    .min();
     Plan {
         reason: checked.map(|c| c.decision().reason.clone()).filter(|r| !r.is_empty()),
         sweep: sweep(snapshot, &next),
