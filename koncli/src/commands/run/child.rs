@@ -40,17 +40,17 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Starts the command. What it leaves behind becomes this process's child, so that it can be waited for; `watchdog`
-    /// is a child that is none of it.
-    pub(super) fn start(command: &[OsString], env: &[(&str, String)], watchdog: Option<Pid>) -> io::Result<Self> {
+    /// Starts the command. What it leaves behind becomes this process's child, so that it can be waited for.
+    pub(super) fn start(command: &[OsString], env: &[(&str, String)]) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let Some((program, args)) = command.split_first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no command"));
         };
+        let family = Family::from_now();
         let child = Command::new(program).args(args).envs(env.iter().map(|(k, v)| (k, v))).process_group(0).spawn()?;
         let leader = Pid::from_child(&child);
-        Ok(Self { _child: child, leader, family: Family::without(watchdog), ended: false, gone: false })
+        Ok(Self { _child: child, leader, family, ended: false, gone: false })
     }
 
     /// The process id of the command, which is also the group's.

@@ -8,10 +8,10 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, getpgid, getpgrp, kill_process, kill_process_group, waitpid},
 };
 
-/// The children of this process, but for those that are its own affair.
+/// The children of this process, but for those that are not the command's.
 #[derive(Debug)]
 pub(super) struct Family {
-    watchdog: Option<Pid>,
+    others: Vec<Pid>,
 }
 
 /// A process that belongs to the command, and its group.
@@ -38,16 +38,17 @@ impl Member {
 }
 
 impl Family {
-    /// All but the watchdog.
-    pub(super) fn without(watchdog: Option<Pid>) -> Self {
-        Self { watchdog }
+    /// What is started from now on. The children that there are already are not the command's: the watchdog, and what a
+    /// shell had started that this process has taken the place of (`exec koncli lease run …`).
+    pub(super) fn from_now() -> Self {
+        Self { others: children_of("self") }
     }
 
     /// The children of this process. What it has started in its own group, such as what a kubeconfig names to get
     /// credentials, is waited for where it was started.
     pub(super) fn orphans(&self) -> Vec<Member> {
         let own = getpgrp();
-        let children = children_of("self").into_iter().filter(|&child| Some(child) != self.watchdog);
+        let children = children_of("self").into_iter().filter(|child| !self.others.contains(child));
         children.filter_map(member).filter(|child| child.group != own).collect()
     }
 
@@ -134,9 +135,10 @@ mod tests {
             }
             shell.spawn().expect("a shell")
         };
-        let (mut own, mut watchdog, mut command) = (start(None), start(Some(0)), start(Some(0)));
+        let mut other = start(Some(0));
+        let family = Family::from_now();
+        let (mut own, mut command) = (start(None), start(Some(0)));
         let of = |child: &std::process::Child| Pid::from_child(child);
-        let family = Family::without(Some(of(&watchdog)));
         let found: Vec<Pid> = family.orphans().iter().map(|member| member.pid).collect();
         assert_eq!(found, [of(&command)]);
         // Its shell starts another process sooner or later.
@@ -152,7 +154,7 @@ mod tests {
         assert!(below.iter().all(|member| member.group == of(&command)), "{below:?}");
         assert_eq!(family.reap(of(&command), true), 1);
         assert_eq!(family.reap(of(&command), false), 0, "its own exit status is asked for elsewhere");
-        for child in [&mut own, &mut watchdog, &mut command] {
+        for child in [&mut own, &mut other, &mut command] {
             drop(child.stdin.take());
             child.wait().expect("it ends");
         }

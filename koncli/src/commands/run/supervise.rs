@@ -74,7 +74,7 @@ impl Run {
                 return nothing_ran(guard, FAILED, &why).await;
             }
         };
-        let group = match Group::start(&command, &env, watchdog.as_ref().map(Watchdog::id)) {
+        let group = match Group::start(&command, &env) {
             Ok(group) => group,
             Err(error) => {
                 if let Some(watchdog) = watchdog {

@@ -46,11 +46,6 @@ impl Watchdog {
         Ok(Self { process, pipe, told: None })
     }
 
-    /// Its process id.
-    pub(super) fn id(&self) -> Pid {
-        Pid::from_child(&self.process)
-    }
-
     /// Tells it what to kill at `deadline`.
     pub(super) fn tell(&mut self, group: Pid, deadline: Moment) {
         if self.told.replace((group, deadline)) != Some((group, deadline)) {
