@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konductor_core::{RequestId, Settings, orphans};
+use konductor_core::{RequestId, Settings, Snapshot, lay_over, orphans};
 use kube::Client;
 use tokio::time::Instant;
 use tracing::{Instrument as _, error, info_span, warn};
@@ -84,9 +84,7 @@ pub async fn reconcile(ctx: &Context, key: &Key, asked: Instant) -> Result<Next,
             Sight::Lease(observed) => observed,
             Sight::NoLease(mut requests) => {
                 ctx.decider.forget(key);
-                for request in &mut requests {
-                    request.answered = ctx.answers.on_the_way(&request.id.uid, request.version).or(request.answered);
-                }
+                lay_over(&mut requests, &[], |request| ctx.answers.on_the_way(&request.id.uid, request.version));
                 let plan = orphans(&requests, ctx.settings);
                 // A request may overtake the news of its own lease: the two come by different watches.
                 if !plan.answers.is_empty()
@@ -108,14 +106,8 @@ pub async fn reconcile(ctx: &Context, key: &Key, asked: Instant) -> Result<Next,
                 continue;
             }
         };
-        let history: std::collections::HashSet<&str> =
-            observed.snapshot.record.history.iter().map(|past| past.request.as_str()).collect();
-        // Those in the history cannot be granted anyway, and may only fall out of it when their mark has been
-        // seen: one that is on its way may never arrive.
-        let others = observed.snapshot.requests.iter_mut().filter(|r| !history.contains(r.id.uid.as_str()));
-        for request in others {
-            request.answered = ctx.answers.on_the_way(&request.id.uid, request.version).or(request.answered);
-        }
+        let Snapshot { requests, record, .. } = &mut observed.snapshot;
+        lay_over(requests, &record.history, |request| ctx.answers.on_the_way(&request.id.uid, request.version));
         let Ok(mut consulted) = ctx.decider.decide(key, &observed).await else {
             return Ok(Next::Again(BUSY_RETRY));
         };

@@ -16,6 +16,9 @@
 //! 7. [`plan`]: the next record, notices, and from its three parts: `fate`, what becomes of the
 //!    hold; `answers`, what the requests are told; `wake`, when to look again.
 //!
+//! Before the first and after the last of them stands [`doubt`]: what requests are being told already, and of whom the API
+//! server must be asked because the caches may be late.
+//!
 //! [`inquiry`] walks through them: it hands out questions, takes verdicts and ends with a plan.
 //!
 //! [`invariants`] states what must be so between a record and the next one. Tests, the model and
@@ -26,6 +29,7 @@
 
 mod answers;
 pub mod decision;
+pub mod doubt;
 mod fate;
 pub mod guard;
 pub mod inquiry;
@@ -40,6 +44,7 @@ pub mod transition;
 mod wake;
 
 pub use decision::{Decision, Denial, Grant, HoldAction, Verdict};
+pub use doubt::{Seen, lay_over};
 pub use guard::{Checked, Clamp, Refusal, check};
 pub use inquiry::Inquiry;
 pub use orphan::{OrphanPlan, orphans};

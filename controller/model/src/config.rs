@@ -47,6 +47,9 @@ pub struct Config {
     pub(crate) wakes: bool,
     /// With holds in the history, of which the oldest is of this request.
     pub(crate) full_history: bool,
+    /// With a Lease that was made anew after the hold of request 0, which is told that it is over, and with a controller
+    /// whose watch of requests is behind that.
+    pub(crate) made_anew: bool,
     /// How the wall clock of the controllers may jump.
     pub(crate) jump_to: i8,
     /// The defect that is put in.
@@ -71,6 +74,7 @@ pub enum Mutant {
     MarkOnItsWayCounts,
     StaleNotConfirmed,
     UnseenTakenForGone,
+    FormerLeaseForgotten,
     LateAnswerBringsBack,
     ListProvesAbsence,
     WallClockExpiry,
@@ -89,7 +93,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ReleaseIsNoOp,
         Self::GrantedAgain,
         Self::MarkBeforeLease,
@@ -104,6 +108,7 @@ impl Mutant {
         Self::MarkOnItsWayCounts,
         Self::StaleNotConfirmed,
         Self::UnseenTakenForGone,
+        Self::FormerLeaseForgotten,
         Self::LateAnswerBringsBack,
         Self::ListProvesAbsence,
         Self::WallClockExpiry,
@@ -138,6 +143,7 @@ impl Mutant {
             Self::MarkOnItsWayCounts => "a mark on its way counts as told, also for the history",
             Self::StaleNotConfirmed => "requests that are older than the lease are not confirmed",
             Self::UnseenTakenForGone => "the request of the oldest hold counts as gone when it was not seen",
+            Self::FormerLeaseForgotten => "a request that is older than the Lease is believed to have held nothing",
             Self::LateAnswerBringsBack => "a late answer to a read brings back what the watch has shown gone",
             Self::ListProvesAbsence => "a list proves the absence of what was read while it was on its way",
             Self::WallClockExpiry => "expiry goes by the wall clock",
@@ -180,6 +186,7 @@ impl Config {
             timeout: None,
             wakes: false,
             full_history: false,
+            made_anew: false,
             jump_to: 0,
             mutant: None,
         }
@@ -215,6 +222,7 @@ pub fn shows(mutant: Mutant) -> (Config, &'static str) {
         | Mutant::MarkOnItsWayCounts
         | Mutant::StaleNotConfirmed
         | Mutant::UnseenTakenForGone => ("a full history", "S5"),
+        Mutant::FormerLeaseForgotten => ("a lease that is made anew", "S5"),
         Mutant::LateAnswerBringsBack => ("a full history and who gives up", "S5"),
         Mutant::ListProvesAbsence => ("lists that are late", "S12"),
         Mutant::WallClockExpiry => ("a wall clock that jumps", "S8"),
@@ -344,6 +352,15 @@ fn sized(large: bool) -> Vec<Config> {
             ticks: false,
             marks: large,
             ..Config::new("a person")
+        },
+        // The holder of the former Lease is told that it is over; a replica may not have seen that yet.
+        Config {
+            controllers: 1 + more,
+            made_anew: true,
+            ticks: false,
+            withdraw: true,
+            budget: Budget { lost_answers: 1, ..Budget::default() },
+            ..Config::new("a lease that is made anew")
         },
         // The same holder again: a process that has started anew.
         Config {

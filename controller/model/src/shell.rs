@@ -2,8 +2,8 @@
 //! write and the answers. Each function names what it models.
 
 use konductor_core::{
-    Answer, Answered, Ending, LeaseFacts, Millis, PastHold, Plan, Record, Request, RequestAnswer, RequestId, Settings,
-    Snapshot, State as CoreState, Time, orphans, transition::Transition,
+    Answer, Answered, Ending, LeaseFacts, Millis, PastHold, Plan, Record, Request, RequestAnswer, RequestId, Seen,
+    Settings, Snapshot, State as CoreState, Time, orphans, transition::Transition,
 };
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     policy::plans,
     state::{
         Cached, Ctrl, Due, Flight, HISTORY, Hold, How, Job, LONG_AGO, Lease, Obj, Preemption, REQUESTS, RequestEvent,
-        Said, Set, Slot, State, Status, Write,
+        Said, Sent, Set, Slot, State, Status, Write,
     },
 };
 
@@ -19,6 +19,9 @@ use crate::{
 pub(crate) const TICK: i64 = 1_000;
 /// What the clock of the API server says now: all times are relative to it.
 const NOW: i64 = 1_000;
+/// When the requests were made that are older than the Lease, and those that are not.
+const OLDER: Time = Time(0);
+const YOUNGER: Time = Time(1);
 
 fn time(ticks: i8) -> Time {
     Time((NOW + i64::from(ticks)) * TICK)
@@ -124,7 +127,7 @@ pub(crate) fn request_event(config: &Config, ctrl: &mut Ctrl, event: RequestEven
             upsert(config, ctrl, request, obj);
         }
         RequestEvent::Deleted(request, version) => {
-            ctrl.sent[usize::from(request)] = Said::Nothing;
+            ctrl.sent[usize::from(request)] = None;
             ctrl.seen_to = ctrl.seen_to.max(version);
             ctrl.requests[usize::from(request)] = None;
             remember_deleted(ctrl, request);
@@ -134,10 +137,7 @@ pub(crate) fn request_event(config: &Config, ctrl: &mut Ctrl, event: RequestEven
 
 /// `Answers::seen`.
 fn seen(ctrl: &mut Ctrl, request: u8, obj: Obj) {
-    let sent = &mut ctrl.sent[usize::from(request)];
-    if *sent != Said::Nothing && sent.is_phase_of(obj.said) {
-        *sent = Said::Nothing;
-    }
+    ctrl.sent[usize::from(request)].take_if(|sent| sent.said.is_told_as(obj.said));
 }
 
 /// `World::request_found` and `World::confirm_deleted`: the API server's answer about a request.
@@ -191,11 +191,13 @@ enum Sight {
 struct Observed {
     lease: Lease,
     snapshot: Snapshot,
-    unseen: Vec<u8>,
+    seen: Seen,
 }
 
-fn request(config: &Config, request: u8, cached: &Cached) -> Request {
+fn request(config: &Config, lease: Option<&Lease>, request: u8, cached: &Cached) -> Request {
+    let is_older = lease.is_some_and(|lease| lease.older.has(request));
     Request {
+        arrived: if is_older { OLDER } else { YOUNGER },
         id: id(request),
         holder: holder(config, request).to_owned(),
         priority: Some(config.priorities[usize::from(request)]),
@@ -225,9 +227,10 @@ fn answered(said: Said) -> Option<Answered> {
 
 /// `observe`.
 fn observe(config: &Config, ctrl: &mut Ctrl) -> Sight {
+    let lease = ctrl.lease.map(|(lease, _)| lease);
     let mut requests: Vec<Request> = (0u8..)
         .zip(&ctrl.requests)
-        .filter_map(|(k, cached)| cached.as_ref().map(|cached| request(config, k, cached)))
+        .filter_map(|(k, cached)| cached.as_ref().map(|cached| request(config, lease.as_ref(), k, cached)))
         .collect();
     let Some((lease, known)) = &mut ctrl.lease else { return Sight::NoLease(requests) };
     let lease = *lease;
@@ -239,7 +242,7 @@ fn observe(config: &Config, ctrl: &mut Ctrl) -> Sight {
             || (config.is(Mutant::HeldWithoutRequest) && !ctrl.deleted.has(hold.request));
         if !is_seen && is_there {
             let obj = Obj { version: 0, renewals: hold.acted_on, said: Said::Granted(lease.token), sequence: 0 };
-            requests.push(request(config, hold.request, &Cached { obj, sequence: 0, untouched: 0 }));
+            requests.push(request(config, Some(&lease), hold.request, &Cached { obj, sequence: 0, untouched: 0 }));
         } else if !is_seen && !ctrl.deleted.has(hold.request) && !config.is(Mutant::AbsentMeansReleased) {
             return Sight::Unconfirmed(hold.request);
         }
@@ -279,12 +282,14 @@ fn observe(config: &Config, ctrl: &mut Ctrl) -> Sight {
             ..Settings::default()
         },
     };
-    // `unseen`.
-    let unseen = lease.history.iter().skip(HISTORY - 2).copied().filter(|&past| {
-        past != u8::MAX && snapshot.request(UIDS[usize::from(past)]).is_none() && !ctrl.deleted.has(past)
-    });
-    let unseen = if config.is(Mutant::UnseenTakenForGone) { Vec::new() } else { unseen.collect() };
-    Sight::Lease(Box::new(Observed { lease, snapshot, unseen }))
+    let mut seen = Seen::beside(&snapshot, i64::from(ctrl.seen_to), Some(OLDER), |uid| ctrl.deleted.has(index(uid)));
+    if config.is(Mutant::UnseenTakenForGone) {
+        seen.unseen.clear();
+    }
+    if config.is(Mutant::FormerLeaseForgotten) {
+        seen.older_until = None;
+    }
+    Sight::Lease(Box::new(Observed { lease, snapshot, seen }))
 }
 
 /// `convert::record`.
@@ -398,17 +403,16 @@ fn how(plan: &Plan) -> Option<How> {
 
 /// `Answers::on_the_way`, as reconcile lays it over what was seen.
 fn lay_over(config: &Config, ctrl: &Ctrl, requests: &mut [Request], history: &[PastHold]) {
-    for request in requests {
-        let in_history = history.iter().any(|past| past.request == request.id.uid);
-        if in_history && !config.is(Mutant::MarkOnItsWayCounts) && !config.is(Mutant::HistoryForgets) {
-            continue;
+    let is_past = |request: &Request| history.iter().any(|past| past.request == request.id.uid);
+    let forgets = config.is(Mutant::HistoryForgets);
+    let history = if forgets || config.is(Mutant::MarkOnItsWayCounts) { &[] } else { history };
+    konductor_core::lay_over(requests, history, |request| match forgets && is_past(request) {
+        true => Some(Answered::Finished),
+        false => {
+            let sent = ctrl.sent[usize::from(index(&request.id.uid))]?;
+            (i64::from(sent.to) >= request.version).then(|| answered(sent.said))?
         }
-        let sent = answered(ctrl.sent[usize::from(index(&request.id.uid))]);
-        request.answered = sent.or(request.answered);
-        if in_history && config.is(Mutant::HistoryForgets) {
-            request.answered = Some(Answered::Finished);
-        }
-    }
+    });
 }
 
 /// A reconcile of controller `i`, from the look to the write that it sends: every world that it can
@@ -465,16 +469,15 @@ fn at_the_api(state: &State, request: u8) -> Option<Obj> {
 
 fn carry_out(config: &Config, state: &mut State, ctrl: &mut Ctrl, observed: &Observed, plan: Plan) -> Looked {
     let lease = observed.lease;
-    // `Observed::in_doubt`, and what of it is settled.
+    // What is in doubt, and what of it is settled.
     if ctrl.settled.0 != lease.version {
         ctrl.settled = (lease.version, Set::default());
     }
     if let Some(granted) = plan.granted()
-        && ctrl.seen_to < lease.version
         && !config.is(Mutant::StaleNotConfirmed)
     {
-        let full = lease.history.iter().all(|past| *past != u8::MAX);
-        let doubts = full.then(|| index(&granted.uid)).into_iter().chain(observed.unseen.iter().copied());
+        let doubts = observed.seen.in_doubt(&observed.snapshot, granted);
+        let doubts = doubts.into_iter().map(|doubt| index(&doubt.uid));
         if let Some(doubt) = doubts.into_iter().find(|doubt| !ctrl.settled.1.has(*doubt)) {
             ctrl.flight = Flight::Reading(doubt, at_the_api(state, doubt));
             return Looked::Asked;
@@ -640,8 +643,8 @@ fn jobs(config: &Config, answers: &[RequestAnswer]) -> Vec<Job> {
 fn send(ctrl: &mut Ctrl, jobs: Vec<Job>) {
     for job in jobs {
         let sent = &mut ctrl.sent[usize::from(job.request)];
-        if *sent != job.said {
-            *sent = job.said;
+        if sent.is_none_or(|sent| sent.said != job.said) {
+            *sent = Some(Sent { said: job.said, to: job.version });
             ctrl.jobs.push(job);
         }
     }

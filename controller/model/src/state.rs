@@ -25,6 +25,9 @@ impl Set {
     pub(crate) fn add(&mut self, k: u8) {
         self.0 |= 1 << k;
     }
+    pub(crate) fn remove(&mut self, k: u8) {
+        self.0 &= !(1 << k);
+    }
 }
 
 impl fmt::Debug for Set {
@@ -49,16 +52,9 @@ impl Said {
     pub(crate) fn is_over(self) -> bool {
         matches!(self, Self::Denied | Self::Finished)
     }
-    /// Whether both are the same phase of a LeaseRequest.
-    pub(crate) fn is_phase_of(self, other: Self) -> bool {
-        let phase = |said| match said {
-            Self::Nothing => 0,
-            Self::Pending | Self::NoLease => 1,
-            Self::Granted(_) => 2,
-            Self::Denied => 3,
-            Self::Finished => 4,
-        };
-        phase(self) == phase(other)
+    /// Whether both are the same phase of a LeaseRequest, for the same reason.
+    pub(crate) fn is_told_as(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 }
 
@@ -97,6 +93,8 @@ pub(crate) struct Lease {
     pub(crate) state: Status,
     /// Requests, newest first; filled up with 255.
     pub(crate) history: [u8; HISTORY],
+    /// The requests that were made before it.
+    pub(crate) older: Set,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -205,6 +203,14 @@ pub(crate) struct Job {
     pub(crate) sequence: u8,
 }
 
+/// What a request was told last, and no watch has shown: whoever sees it later sees that it was told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Sent {
+    pub(crate) said: Said,
+    /// To which version of the request.
+    pub(crate) to: u8,
+}
+
 /// A status of the Lease on its way to the API server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Write {
@@ -272,7 +278,7 @@ pub(crate) struct Ctrl {
     pub(crate) flight: Flight,
     /// What it has asked for, and at which version of the Lease.
     pub(crate) settled: (u8, Set),
-    pub(crate) sent: [Said; REQUESTS],
+    pub(crate) sent: [Option<Sent>; REQUESTS],
     pub(crate) jobs: Vec<Job>,
     /// Whether the key is in the queue, and when its timer fires; only where wake-ups are part of the model.
     pub(crate) queued: bool,
@@ -295,7 +301,7 @@ impl Ctrl {
             listing: None,
             flight: Flight::Nothing,
             settled: (0, Set::default()),
-            sent: [Said::Nothing; REQUESTS],
+            sent: [None; REQUESTS],
             jobs: Vec::new(),
             queued: false,
             timer: None,
@@ -532,7 +538,10 @@ impl State {
             if let Some(listing) = &mut ctrl.listing {
                 listing.objs.iter_mut().flatten().for_each(|o| obj(o, of));
             }
-            ctrl.sent.iter_mut().for_each(|s| said(s, of));
+            for sent in ctrl.sent.iter_mut().flatten() {
+                said(&mut sent.said, of);
+                of(&mut sent.to);
+            }
             ctrl.jobs.iter_mut().for_each(|j| job(j, of));
             match &mut ctrl.flight {
                 Flight::Nothing | Flight::Reading(_, None) | Flight::ReadingLease(None) => {}

@@ -99,7 +99,14 @@ pub(crate) fn beginnings(config: &Config) -> Vec<State> {
         slipped: false,
         knew: false,
     };
-    let lease = Lease { uid: 1, version: 1, token: 0, state: Status::Available, history: [u8::MAX; HISTORY] };
+    let lease = Lease {
+        uid: 1,
+        version: 1,
+        token: 0,
+        state: Status::Available,
+        history: [u8::MAX; HISTORY],
+        older: Set::default(),
+    };
     let mut state = State {
         version: 1,
         lease: Some(lease),
@@ -118,6 +125,9 @@ pub(crate) fn beginnings(config: &Config) -> Vec<State> {
         order: Vec::new(),
         broken: None,
     };
+    if config.made_anew {
+        return vec![made_anew(config, state)];
+    }
     if !config.full_history {
         for i in 0..state.ctrls.len() {
             list_leases(&mut state, i);
@@ -185,6 +195,28 @@ pub(crate) fn beginnings(config: &Config) -> Vec<State> {
     }
     all.push(frozen);
     all
+}
+
+/// Request 0 has held the former Lease and is told that this is over; nobody has seen that yet.
+fn made_anew(config: &Config, mut state: State) -> State {
+    let waits = Obj { version: 1, renewals: 0, said: Said::Nothing, sequence: 0 };
+    let over = Obj { version: 3, renewals: 0, said: Said::Finished, sequence: 1 };
+    for ctrl in &mut state.ctrls {
+        listed(config, ctrl, &[Some(waits), None, None], Set::default());
+        ctrl.listed.1 = true;
+    }
+    (state.version, state.uids, state.token_max) = (4, 2, 2);
+    state.requests[0] = Slot::There(over);
+    state.request_log = vec![RequestEvent::Put(0, over)];
+    state.order = vec![0];
+    state.granted.add(0);
+    let mut older = Set::default();
+    older.add(0);
+    state.lease = state.lease.map(|former| Lease { uid: 2, version: 4, older, ..former });
+    (0..state.ctrls.len()).for_each(|i| list_leases(&mut state, i));
+    let client = &mut state.clients[0];
+    (client.made, client.request, client.knew, client.beats) = (1, Some(0), true, vec![OLD]);
+    state
 }
 
 /// All that can happen next.

@@ -43,6 +43,7 @@ configurations! {
     preemption: "preemption",
     preemption_by_force: "preemption by force",
     a_person: "a person",
+    a_lease_that_is_made_anew: "a lease that is made anew",
     holders_that_restart: "holders that restart",
     nobody_waits_for_ever: "nobody waits for ever",
     everybody_is_told: "everybody is told",

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use konductor_core::{HISTORY_MAX, Hold, Millis, Request, RequestId, Settings, Snapshot, State, Time};
+use konductor_core::{Hold, Millis, Request, RequestId, Seen, Settings, Snapshot, State, Time};
 use konductor_crds::{Lease, v1::Condition};
 use kube::ResourceExt as _;
 
@@ -21,38 +21,15 @@ pub struct Observed {
     pub snapshot: Snapshot,
     /// The reading of the clocks, the one of this reconcile.
     pub reading: Reading,
-    /// Up to which resourceVersion the requests were seen.
-    pub(super) requests_version: i64,
-    /// The requests of the history's oldest holds of which nothing was seen: gone, or not here yet.
-    pub(super) unseen: Vec<RequestId>,
-    /// Until when a request may have been made that is older than this Lease, by the API server's clock.
-    pub(super) older_until: Option<Time>,
+    /// How much of the requests was seen.
+    pub(super) seen: Seen,
 }
 
 impl Observed {
     /// The requests about which the API server must be asked before this one is granted.
-    ///
-    /// A request's hold stands in the lease's history, or, before it falls out of it, the request is
-    /// marked as over or gone (`a_grant_would_forget_a_request` in the core). A replica that was frozen
-    /// sees a fresh lease beside old requests. Then the hold of a request that looks pending may have
-    /// fallen out already, and one of which nothing was seen may be pending and fall out by this grant.
-    /// So the requests must be at least as new as the lease. They nearly always are: what ends a hold,
-    /// or asks for one, is itself news of a request.
-    ///
-    /// A request that is older than the Lease may have held one of the same name before it, of which this one has no
-    /// history: only its mark, or that it is gone, tells.
     #[must_use]
     pub fn in_doubt(&self, granted: &RequestId) -> Vec<RequestId> {
-        if self.requests_version >= self.snapshot.resource_version {
-            return Vec::new();
-        }
-        // Nothing has fallen out of a history that is not full.
-        let full = self.snapshot.record.history.len() >= HISTORY_MAX;
-        let older = || {
-            let made = self.snapshot.request(&granted.uid).map(|request| request.arrived);
-            made.zip(self.older_until).is_some_and(|(made, until)| made <= until)
-        };
-        (full || older()).then_some(granted).into_iter().chain(&self.unseen).cloned().collect()
+        self.seen.in_doubt(&self.snapshot, granted)
     }
 
     /// The conditions that the status has now.
@@ -113,28 +90,17 @@ pub fn observe(world: &World, key: &Key, clock: &dyn Clock, skew: Duration, sett
         since_write,
         settings,
     };
-    let requests_version = inner.requests_version;
     let deleted = inner.deleted.get(key);
-    let unseen = unseen(&snapshot, |uid| deleted.is_some_and(|all| all.iter().any(|one| one == uid)));
+    let deleted = |uid: &str| deleted.is_some_and(|all| all.iter().any(|one| one == uid));
     // API servers write whole seconds, each by its own clock.
     let made = lease.creation_timestamp().map(|made| Time(made.0.as_millisecond()));
     let older_until = made.map(|made| made + SERVER_TIME_UNIT + millis(skew));
-    Sight::Lease(Box::new(Observed { lease, snapshot, reading, requests_version, unseen, older_until }))
+    let seen = Seen::beside(&snapshot, inner.requests_version, older_until, deleted);
+    Sight::Lease(Box::new(Observed { lease, snapshot, reading, seen }))
 }
 
 fn millis(span: Duration) -> Millis {
     Millis(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// The requests that a grant could make the history forget, and of which nothing was seen.
-fn unseen(snapshot: &Snapshot, deleted: impl Fn(&str) -> bool) -> Vec<RequestId> {
-    // A hold that is due enters the history with the grant, and the one that is granted when it ends.
-    let kept = HISTORY_MAX - 2;
-    let oldest = snapshot.record.history.iter().skip(kept);
-    oldest
-        .filter(|past| snapshot.request(&past.request).is_none() && !deleted(&past.request))
-        .map(|past| RequestId { name: past.request_name.clone(), uid: past.request.clone() })
-        .collect()
 }
 
 /// When the hold is due by our monotonic clock.

@@ -212,7 +212,7 @@ pub(crate) async fn one_grant() {
     assert_eq!(asked_for_a_grant("100", &[]).await, ["write Held"]);
 }
 
-// A replica that was frozen has fresh leases beside old requests: see Observed::in_doubt.
+// A replica that was frozen has fresh leases beside old requests: see konductor_core::doubt.
 #[tokio::test]
 async fn a_request_that_may_have_held_already_is_asked_for_before_it_is_granted() {
     let asked = asked_for_a_grant("100", &[]).await;

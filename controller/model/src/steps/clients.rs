@@ -151,8 +151,6 @@ pub(super) fn person(config: &Config, state: &State, all: &mut Vec<(Step, State)
             if let Status::Held(hold) | Status::Evicted(hold) = &lease.state {
                 next.excused.add(hold.request);
             }
-            // Another Lease, another life: only the tokens go on.
-            next.granted = Set::default();
             next.promise = None;
             show_clients(config, &mut next);
             all.push((Step::LeaseDeleted, next));
@@ -163,7 +161,18 @@ pub(super) fn person(config: &Config, state: &State, all: &mut Vec<(Step, State)
             next.version += 1;
             next.uids += 1;
             let (uid, version) = (next.uids, next.version);
-            let lease = Lease { uid, version, token: 0, state: Status::Available, history: [u8::MAX; HISTORY] };
+            // Another Lease, another life: only the tokens go on, and what requests were told to be over.
+            let mut older = Set::default();
+            for (k, slot) in (0..).zip(&state.requests) {
+                if *slot != Slot::NotYet {
+                    older.add(k);
+                }
+                if !slot.there().is_some_and(|obj| obj.said.is_over()) {
+                    next.granted.remove(k);
+                }
+            }
+            let state = Status::Available;
+            let lease = Lease { uid, version, token: 0, state, history: [u8::MAX; HISTORY], older };
             publish(config, &mut next, lease);
             all.push((Step::LeaseCreated, next));
         }

@@ -1,6 +1,7 @@
 //! What controllers do, and what reaches them and what they write.
 
 use super::*;
+use crate::state::Job;
 
 pub(super) fn list_leases(state: &mut State, i: usize) {
     let ctrl = &mut state.ctrls[i];
@@ -108,7 +109,7 @@ pub(super) fn controller(config: &Config, state: &State, i: usize, all: &mut Vec
                 with(&mut |s| {
                     s.budget.lost_answers -= 1;
                     let job = s.ctrls[i].jobs.remove(n);
-                    unmarked(config, &mut s.ctrls[i], job.request);
+                    unmarked(config, &mut s.ctrls[i], &job);
                 }),
             ));
             all.push((
@@ -116,7 +117,7 @@ pub(super) fn controller(config: &Config, state: &State, i: usize, all: &mut Vec
                 with(&mut |s| {
                     s.budget.lost_answers -= 1;
                     mark(config, s, i, n);
-                    unmarked(config, &mut s.ctrls[i], job.request);
+                    unmarked(config, &mut s.ctrls[i], job);
                 }),
             ));
         }
@@ -260,13 +261,14 @@ pub(crate) fn mark(config: &Config, state: &mut State, i: usize, n: usize) {
             state.requests[usize::from(job.request)] = Slot::There(obj);
             state.request_log.push(RequestEvent::Put(job.request, obj));
         }
-        _ => unmarked(config, &mut state.ctrls[i], job.request),
+        _ => unmarked(config, &mut state.ctrls[i], &job),
     }
 }
 
 /// `Queue::push_after`: the mark did not get there; another look finds that out.
-pub(super) fn unmarked(config: &Config, ctrl: &mut Ctrl, request: u8) {
-    ctrl.sent[usize::from(request)] = Said::Nothing;
+pub(super) fn unmarked(config: &Config, ctrl: &mut Ctrl, job: &Job) {
+    // Another answer may have taken its place since, which still may get there.
+    ctrl.sent[usize::from(job.request)].take_if(|sent| sent.said == job.said && sent.to == job.version);
     if config.wakes {
         ctrl.timer = Some(0);
     }
