@@ -274,7 +274,8 @@ impl Servers {
         .await
     }
 
-    /// Waits until kube-apiserver says that it is ready and has its first namespace. `alive` fails when the process has ended.
+    /// Waits until kube-apiserver says that it is ready and has its first namespace. `alive` fails when the process has
+    /// ended.
     ///
     /// # Errors
     /// If it does not in `most`, or `alive` fails.
