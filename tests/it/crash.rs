@@ -154,10 +154,8 @@ async fn freezes(team: &Namespace<'_>, storm: &Storm<'_>, frozen: &Controller) {
     // Of a hold that begins now, the whole ttl passes, and somebody else has it after that.
     let name = format!("clock-{}", storm.granted());
     team.create_lease(&name, super::storm::TTL).await;
-    team.request(&name, "abandoned").await;
-    team.lease_is(&name, "held", |lease| lease.holder() == Some("abandoned")).await;
-    team.request(&name, "next").await;
-    team.lease_is(&name, "handed on", |lease| lease.holder() == Some("next")).await;
+    super::lifecycle::hold(team, &name, "abandoned").await;
+    super::lifecycle::hold(team, &name, "next").await;
     storm.more_grants(10).await;
     frozen.signal(Signal::CONT);
     frozen.ready().await;

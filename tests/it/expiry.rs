@@ -76,18 +76,18 @@ async fn a_hold_ends_at_its_expiry_and_never_before() {
         hold(&team, "shown", "b").await;
     };
     let a_line = async {
-        team.create_lease("line", "500ms").await;
-        let asked = Instant::now();
-        // Before the first is granted, so that none of them can be too late to wait.
+        // Before there is anything to hold, so that none of them can be too late to wait.
         let [a, b, c] =
             [team.request("line", "a").await, team.request("line", "b").await, team.request("line", "c").await];
+        let asked = Instant::now();
+        team.create_lease("line", "500ms").await;
         for (number, request) in (1..).zip([&a, &b, &c]) {
             is_finished(&team, request, reasons::EXPIRED).await;
             assert!(asked.elapsed() >= Duration::from_millis(500) * number, "{number} holds in {:?}", asked.elapsed());
         }
     };
     let renewed = async {
-        team.create_lease("renewed", "2s").await;
+        team.create_lease("renewed", "4s").await;
         let asked = Instant::now();
         let (request, first) = hold(&team, "renewed", "a").await;
         let mut beats = 0;
@@ -97,14 +97,14 @@ async fn a_hold_ends_at_its_expiry_and_never_before() {
             let lease = team.lease("renewed").await;
             assert_eq!(lease.token(), Some(first.token), "it is renewed in time");
             assert_eq!(lease.phase(), LeasePhase::Held, "it is renewed in time");
-            if asked.elapsed() > Duration::from_secs(5) { Ok(()) } else { Err(format!("{beats} beats")) }
+            if asked.elapsed() > Duration::from_secs(9) { Ok(()) } else { Err(format!("{beats} beats")) }
         })
         .await;
         let acted = |l: &Lease| l.status.as_ref().and_then(|s| s.request.as_ref()).is_some_and(|r| r.renewals == beats);
         let last = team.lease_is("renewed", "renewed for the last time", acted).await;
         let last = last.holding().expect("complete").expect("held");
         let lease = is_over(&team, "renewed", &last).await;
-        assert!(expired_at(&lease, last.token) >= last.expires && last.expires > first.expires + 3_000);
+        assert!(expired_at(&lease, last.token) >= last.expires && last.expires > first.expires + 6_000);
     };
     tokio::join!(nobody_waits, somebody_comes, a_line, renewed);
 
@@ -114,7 +114,8 @@ async fn a_hold_ends_at_its_expiry_and_never_before() {
     assert_eq!(phases(&history, "alone")[..4], [Held, Expired, Available, Held]);
     assert_eq!(phases(&history, "shown")[..3], [Held, Expired, Held], "what is expired can be had at once");
     // From holder to holder in one write: no state in between was ever stored.
-    assert_eq!(phases(&history, "line")[..2], [Held, Expired]);
+    let of_line = phases(&history, "line");
+    assert_eq!(of_line.iter().filter(|phase| **phase == Held).count(), 1, "{of_line:?}");
     let line: Vec<_> = holds.iter().filter(|h| h.lease == "line").collect();
     assert_eq!(line.iter().map(|h| h.holding.holder.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     for pair in line.windows(2) {
@@ -139,8 +140,8 @@ async fn a_restart_ends_no_hold_early_and_forgets_none() {
     };
     let (long, later, later_line, early, early_line) = tokio::join!(
         start("long", "10m", true),
-        start("later", "7s", false),
-        start("later-line", "7s", true),
+        start("later", "14s", false),
+        start("later-line", "14s", true),
         start("early", "500ms", false),
         start("early-line", "600ms", false),
     );
@@ -207,7 +208,7 @@ async fn a_new_leader_takes_nothing_from_those_that_hold_or_wait() {
     team.create_lease("x", "10m").await;
     team.create_lease("short", "1s").await;
     let (holder, holding) = hold(&team, "x", "holder").await;
-    let old = wait_for(&team, LeaseRequestSpec { timeout: Some("20s".into()), ..ask("x", "old") }).await;
+    let old = wait_for(&team, LeaseRequestSpec { timeout: Some("40s".into()), ..ask("x", "old") }).await;
     let important = wait_for(&team, LeaseRequestSpec { priority: Some(5), ..ask("x", "important") }).await;
     hold(&team, "short", "a").await;
 
@@ -268,13 +269,13 @@ async fn who_stands_by_takes_over_at_once_when_the_leader_stops() {
 #[tokio::test]
 async fn no_hold_outlasts_the_longest_hold_that_is_allowed() {
     let plane = ControlPlane::installed().await;
-    let options = ControllerOptions { args: vec!["--max-hold=3s".into()], ..alone() };
+    let options = ControllerOptions { args: vec!["--max-hold=8s".into()], ..alone() };
     let _controller = Controller::start(&plane, options).await;
     let team = plane.namespace("team").await;
     team.create_lease("long", "10m").await;
-    team.create_lease_with("short", json!({"ttl": "2s"})).await;
+    team.create_lease_with("short", json!({"ttl": "5s"})).await;
     let (_, long) = hold(&team, "long", "a").await;
-    assert_eq!(long.expires - long.acquired, 3_000);
+    assert_eq!(long.expires - long.acquired, 8_000);
     let (request, first) = hold(&team, "short", "a").await;
     let waiter = team.request("short", "b").await;
     let mut beats = 0;
@@ -286,7 +287,7 @@ async fn no_hold_outlasts_the_longest_hold_that_is_allowed() {
     })
     .await;
     let ended = expired_at(&lease, first.token);
-    assert!((3_000..3_000 + LATE_MOST).contains(&(ended - first.acquired)), "after {} ms", ended - first.acquired);
+    assert!((8_000..8_000 + LATE_MOST).contains(&(ended - first.acquired)), "after {} ms", ended - first.acquired);
     let seen = plane.history(&team).await;
     assert!(
         seen.lease("short").any(|(_, _, l)| l.status.as_ref().is_some_and(|s| s.renewals > Some(0))),

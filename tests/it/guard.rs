@@ -16,8 +16,8 @@ async fn a_guard_keeps_its_hold_and_says_what_becomes_of_it() {
     let team = plane.namespace("team").await;
     let user = team.user(&["konductor-lease-user"]).await;
     let operator = team.user(&["konductor-lease-operator"]).await;
-    let params = json!({"preemption": "LowerPriority", "gracePeriod": "2s"});
-    team.create_lease_with("db", json!({"ttl": "3s", "policy": {"params": params}})).await;
+    let params = json!({"preemption": "LowerPriority", "gracePeriod": "8s"});
+    team.create_lease_with("db", json!({"ttl": "9s", "policy": {"params": params}})).await;
     let client = Client::new(user.client().clone(), team.name());
     let key = Key::from_str("v1").expect("a key");
     let want = Acquire::new("db", "a");

@@ -94,7 +94,7 @@ async fn a_ttl_that_is_none_is_explained_and_nothing_is_granted_until_it_is_mend
         team.lease_is(name, "mended", ready).await;
     });
     let while_held = async {
-        team.create_lease("held", "3s").await;
+        team.create_lease("held", "8s").await;
         let (holder, holding) = hold(&team, "held", "holder").await;
         let waiter = wait_for(&team, ask("held", "waiter")).await;
         // A new server refuses this, and then there is nothing more to test.

@@ -35,9 +35,9 @@ async fn exit_codes_tell_what_has_happened() {
             held.complains("cannot acquire lease \"db\" in namespace \"team\" as \"b\"").complains("a holds it until ");
         assert_eq!(held.stdout, "");
     }
-    for waits in ["--timeout 300ms", "--wait --timeout=300ms"] {
+    for waits in ["--timeout 3s", "--wait --timeout=3s"] {
         let late = user.koncli(&format!("lease acquire db --holder b {waits}")).run().await.exits_with(1);
-        late.complains("did not become free within 300ms").complains("a holds it");
+        late.complains("did not become free within 3s").complains("a holds it");
     }
     assert_eq!(requests_of(&team, "b").await, []);
 
@@ -288,7 +288,7 @@ async fn waiting_ends_when_it_should() {
     assert_eq!((free.phase(), free.holder()), (LeasePhase::Available, None), "no dead request is granted");
 
     // Woken by expiry.
-    team.request_with(spec("short", Some("1s"), None)).await;
+    team.request_with(spec("short", Some("6s"), None)).await;
     team.lease_is("db", "held", |lease| lease.holder() == Some("short")).await;
     user.koncli("lease acquire db --holder f --wait --timeout 20s").run().await.succeeds().prints("db acquired by f");
     user.koncli("lease delete db").run().await.succeeds().complains("f held it");

@@ -174,7 +174,7 @@ async fn priorities(team: &Namespace<'_>, user: &User<'_>) {
 #[tokio::test]
 async fn the_renewal_loop_leads_until_it_dies() {
     /// What the script sleeps for 15 s and the lease's 30 s are here: both shorter by the same factor, and more.
-    const TTL_MS: i64 = 3000;
+    const TTL_MS: i64 = 6000;
     let plane = ControlPlane::installed().await;
     let _controller = Controller::start(&plane, ControllerOptions::default()).await;
     let team = plane.namespace("team").await;
@@ -182,7 +182,7 @@ async fn the_renewal_loop_leads_until_it_dies() {
     let operator = team.user(&["konductor-lease-operator"]).await;
     let text = block("run-main-process");
     // The script asks for 30s. The default policy gives at most what the lease says.
-    team.create_lease("my-service-leader", "3s").await;
+    team.create_lease("my-service-leader", "6s").await;
     let script = |pod: &str, main: &str| {
         user.script(pod, &text).stand_in("sleep", "exec /bin/sleep 0.3").stand_in("run-main-process", main)
     };

@@ -39,10 +39,12 @@ pub async fn holds(team: &Namespace<'_>, request: &LeaseRequest) -> Holding {
     lease.holding().expect("complete").expect("held")
 }
 
-/// Creates a request on a free Lease and waits until it holds.
+/// Creates a request on a free Lease and waits until it holds, however short that is.
 pub async fn hold(team: &Namespace<'_>, lease: &str, holder: &str) -> (LeaseRequest, Holding) {
     let request = team.request(lease, holder).await;
-    let holding = holds(team, &request).await;
+    let (made, what) = (request.metadata.resource_version.clone(), format!("held by {holder}'s request"));
+    let held = team.lease_since(made, lease, &what, |l| held_by(l, &request)).await;
+    let holding = held.holding().expect("complete").expect("held");
     (request, holding)
 }
 
@@ -482,9 +484,9 @@ async fn a_request_that_nobody_touches_for_its_timeout_lapses() {
     assert_eq!(told.status.and_then(|s| s.message).as_deref(), Some("the lease is held by holder"));
 
     let started = std::time::Instant::now();
-    let alive = team.request_with(with_timeout("alive", "2s")).await;
-    let dead = team.request_with(with_timeout("dead", "2s")).await;
-    let patient = wait_for(&team, ask("x", "patient")).await;
+    let alive = team.request_with(with_timeout("alive", "4s")).await;
+    let dead = team.request_with(with_timeout("dead", "4s")).await;
+    let patient = team.request("x", "patient").await;
     // One of them beats, until the other has lapsed and then for as long again.
     let mut beats = 0;
     let requests = team.requests();
@@ -504,8 +506,9 @@ async fn a_request_that_nobody_touches_for_its_timeout_lapses() {
     })
     .await;
     let lapsed = lapsed.expect("it has");
-    assert!(lapsed >= std::time::Duration::from_secs(2), "it lapsed after {lapsed:?}");
+    assert!(lapsed >= std::time::Duration::from_secs(4), "it lapsed after {lapsed:?}");
     waits(&team, &alive).await;
+    waits(&team, &patient).await;
 
     // Whatever comes: those that are over are not granted.
     touch(&team, &dead, 1).await;
@@ -580,7 +583,7 @@ async fn raising_the_counter_renews_a_hold() {
         assert_eq!(second.expires - second.acquired, 600_000, "never above the Lease's");
     };
     let not_renewable = async {
-        team.create_lease_with("once", json!({"ttl": "3s", "renewable": false})).await;
+        team.create_lease_with("once", json!({"ttl": "6s", "renewable": false})).await;
         let (request, first) = hold(&team, "once", "a").await;
         touch(&team, &request, 1).await;
         let lease = team.lease_is("once", "answered", |l| acted_on(l, 1)).await;
@@ -625,6 +628,7 @@ async fn what_is_over_is_swept_and_those_that_wait_are_counted() {
     is_told(&team, &invalid, RequestPhase::Denied, reasons::INVALID_REQUEST).await;
     is_finished(&team, &nowhere, reasons::TIMED_OUT).await;
 
+    let counting = std::time::Instant::now();
     let mut waiters = Vec::new();
     for holder in ["a", "b", "c"] {
         waiters.push(wait_for(&team, ask("x", holder)).await);
@@ -632,8 +636,10 @@ async fn what_is_over_is_swept_and_those_that_wait_are_counted() {
     team.lease_is("x", "waited for by three", |l| l.waiting() == 3).await;
     team.delete_request(&waiters[0]).await;
     team.lease_is("x", "waited for by two", |l| l.waiting() == 2).await;
-    let before = plane.history(&team).await.lease("x").count();
-    assert!(before <= 6, "counting is worth few writes: {before}");
+    let before = plane.history(&team).await.lease("x").count() as u64;
+    // Made, looked at and held; then one at most in three seconds, and one at either end.
+    let most = 5 + counting.elapsed().as_secs() / 3;
+    assert!(before <= most, "counting is worth few writes: {before}, and {most} would do");
 
     futures::join!(team.request_is_gone(&timed_out), team.request_is_gone(&invalid), team.request_is_gone(&nowhere));
     assert!(started.elapsed() >= std::time::Duration::from_secs(10), "kept for as long as it is said");

@@ -417,7 +417,7 @@ async fn the_default_policy_obeys_its_params_or_says_what_is_wrong_with_them() {
         assert_eq!(lease.status.and_then(|s| s.preemption), None);
     };
     let at_expiry = async {
-        team.create_lease_with("runs-out", with_params("3s", preempting.clone(), "Default")).await;
+        team.create_lease_with("runs-out", with_params("8s", preempting.clone(), "Default")).await;
         let (holder, holding) = hold(&team, "runs-out", "holder").await;
         let urgent = team.request_with(urgent("runs-out")).await;
         team.lease_is("runs-out", "asked to be left", |l| l.status.as_ref().is_some_and(|s| s.preemption.is_some()))
@@ -460,18 +460,17 @@ async fn the_default_policy_obeys_its_params_or_says_what_is_wrong_with_them() {
         assert_eq!(lease.status.and_then(|s| s.preemption), None);
     };
     let a_pause = async {
-        team.create_lease_with("paused", with_params("1s", json!({"lockDelay": "2s"}), "Default")).await;
+        team.create_lease_with("paused", with_params("3s", json!({"lockDelay": "6s"}), "Default")).await;
         let (_, first) = hold(&team, "paused", "first").await;
-        let second = team.request("paused", "second").await;
-        let after = holds(&team, &second).await;
-        assert!(after.acquired >= first.expires + 2_000, "{} ms after", after.acquired - first.expires);
+        let (second, after) = hold(&team, "paused", "second").await;
+        assert!(after.acquired >= first.expires + 6_000, "{} ms after", after.acquired - first.expires);
         // What is given back can be had at once.
         team.delete_request(&second).await;
         let lease = team.lease_is("paused", "over", |l| l.ending_of(after.token).is_some()).await;
         if lease.ending_of(after.token) == Some(HoldEnd::Released) {
             let (_, third) = hold(&team, "paused", "third").await;
             let ended = lease.status.and_then(|s| parse_timestamp(&s.history[0].ended)).expect("a time");
-            assert!(third.acquired - ended < 2_000, "{} ms after", third.acquired - ended);
+            assert!(third.acquired - ended < 6_000, "{} ms after", third.acquired - ended);
         }
     };
     tokio::join!(wrong, at_release, at_expiry, in_vain, nobody_is_asked, a_pause);

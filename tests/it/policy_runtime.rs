@@ -8,7 +8,7 @@ use konductor_tests::{
 use serde_json::json;
 
 use crate::{
-    lifecycle::{ask, event, hold, holds, wait_for},
+    lifecycle::{ask, event, hold, holds, wait_for, waits},
     policy::{decider, digest_of, is_active, newest_first, policy_is, with_a_note},
 };
 
@@ -38,7 +38,10 @@ async fn a_policy_that_fails_pauses_for_its_lease_and_for_no_other() {
     // More of the same is not even asked for a while: many requests come within the pause.
     let mut line = vec![poison];
     for n in 0..20 {
-        line.push(wait_for(&team, ask("sick", &format!("waiter-{n}"))).await);
+        line.push(team.request("sick", &format!("waiter-{n}")).await);
+    }
+    for request in &line[1..] {
+        waits(&team, request).await;
     }
     let metrics = controller.metrics().await;
     let of = |result| metrics.sum("konductor_policy_decisions_total", &[("result", result)]).unwrap_or_default();

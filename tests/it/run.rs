@@ -87,7 +87,7 @@ async fn a_command_runs_as_if_alone() {
         ("db", &["no-such-command"], 127, "cannot run no-such-command"),
         ("db", &["/etc/hostname"], 126, "cannot run /etc/hostname"),
         ("taken", &["true"], 75, "other holds it until"),
-        ("taken --timeout 300ms", &["true"], 75, "within 300ms"),
+        ("taken --timeout 3s", &["true"], 75, "within 3s"),
         ("tkaen", &["true"], 125, "similar name there: taken"),
         ("db --ttl soon", &["true"], 125, "invalid value 'soon'"),
         ("Db", &["true"], 125, "lower-case"),
@@ -260,7 +260,7 @@ async fn who_is_asked_to_leave_leaves_within_the_grace() {
     let _controller = Controller::start(&plane, ControllerOptions::default()).await;
     let team = plane.namespace("team").await;
     let user = team.user(&["konductor-lease-user"]).await;
-    let params = json!({"preemption": "LowerPriority", "gracePeriod": "3s"});
+    let params = json!({"preemption": "LowerPriority", "gracePeriod": "10s"});
     team.create_lease_with("db", json!({"ttl": "1m", "policy": {"params": params}})).await;
 
     // It gets SIGTERM, and has the time that it needs.
@@ -293,12 +293,13 @@ async fn an_api_server_that_is_away() {
     let _controller = Controller::start(&plane, ControllerOptions::default()).await;
     let team = plane.namespace("team").await;
     let user = team.user(&["konductor-lease-user"]).await;
-    team.create_lease("long", "30s").await;
-    team.create_lease("short", "6s").await;
-    team.create_lease_with("fixed", json!({"ttl": "6s", "renewable": false})).await;
+    // So long that the server can be started anew before it is over, on a machine that does much else.
+    team.create_lease("long", "45s").await;
+    team.create_lease("short", "10s").await;
+    team.create_lease_with("fixed", json!({"ttl": "12s", "renewable": false})).await;
 
     // A hold that cannot be renewed ends, and the command before it.
-    let (fixed, beats) = beating(&user, "fixed --grace 2s", "trap 'echo told to end' TERM;");
+    let (fixed, beats) = beating(&user, "fixed --grace 4s", "trap 'echo told to end; exit 0' TERM;");
     fixed.wait().await.exits_with(124).prints("told to end").complains("not renewable");
     let ended = &team.lease("fixed").await.status.expect("a status").history[0];
     assert_eq!(ended.how, HoldEnd::Released, "it was given back before it ran out");
@@ -348,7 +349,7 @@ async fn a_koncli_that_is_suspended_or_killed() {
     let _controller = Controller::start(&plane, ControllerOptions::with("--max-clock-skew=0s")).await;
     let team = plane.namespace("team").await;
     let user = team.user(&["konductor-lease-user"]).await;
-    team.create_lease("db", "3s").await;
+    team.create_lease("db", "6s").await;
 
     // Suspended alone: the command is dead when the next one begins, although nobody of the first runs.
     let (first, beats) = beating(&user, "db --holder first", "trap '' TERM;");

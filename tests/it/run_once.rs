@@ -86,7 +86,7 @@ async fn the_examples_of_the_client_library_work() {
     let user = team.user(&["konductor-lease-user"]).await;
     let operator = team.user(&["konductor-lease-operator"]).await;
     let params = json!({"preemption": "LowerPriority"});
-    team.create_lease_with("leader", json!({"ttl": "3s", "policy": {"params": params}})).await;
+    team.create_lease_with("leader", json!({"ttl": "6s", "policy": {"params": params}})).await;
     team.create_lease("db", "1m").await;
     let example = |name: &str, words: &str| {
         let path = binary(&format!("examples/{name}")).unwrap_or_else(|problem| panic!("{problem:#}"));

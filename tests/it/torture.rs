@@ -30,7 +30,7 @@ async fn a_worker_that_slept_through_its_hold_writes_nothing_any_more() {
     let mut torture = Torture::new(&plane, SEED, 4).await;
     torture.suffers(Fault::KillWorker).await;
     // Whether it sleeps while it holds, and somebody else writes meanwhile, is chance.
-    for _ in 0..8 {
+    for _ in 0..20 {
         torture.suffers(Fault::StopWorker).await;
         if torture.refused() > 0 {
             break;

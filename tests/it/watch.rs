@@ -31,7 +31,7 @@ async fn a_picture_is_kept_current_and_the_terminal_is_given_back_on_every_way_o
     terminal.says("Leases in namespace team   2 in all, 1 held, 0 in line").await;
     is_taken(&terminal, TAKEN).await;
     assert!(terminal.is_coloured(), "{}", terminal.shows());
-    let shown = terminal.says("9m5").await;
+    let shown = terminal.says("9m").await;
     assert!(shown.contains("db") && shown.contains("ana") && shown.contains("report"), "{shown}");
 
     // Time goes by without anything that happens.

@@ -1,13 +1,19 @@
 //! A namespace of a control plane, as the place where a test happens.
 
+use std::time::Duration;
+
+use futures::StreamExt as _;
 use konductor_crds::{Lease, LeaseRequest, LeaseRequestSpec};
 use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    Api, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::json;
 
 use crate::{ControlPlane, User, eventually};
+
+/// After so much silence a watch is opened anew: the server may have gone without a word.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A namespace. What it does itself, it does as the administrator: to arrange and to look, not to test.
 pub struct Namespace<'p> {
@@ -125,15 +131,66 @@ impl<'p> Namespace<'p> {
     }
 
     /// Waits until a Lease is `what`, as `is` decides: `team.lease_is("demo", "held by a", |l| l.holder() == Some("a"))`.
+    /// No state from now on is missed, however short it is.
     ///
     /// # Panics
     /// If that does not happen in 30 seconds, with the status that it has then.
-    pub async fn lease_is(&self, name: &str, what: &str, mut is: impl FnMut(&Lease) -> bool) -> Lease {
+    pub async fn lease_is(&self, name: &str, what: &str, is: impl FnMut(&Lease) -> bool) -> Lease {
+        self.lease_since(None, name, what, is).await
+    }
+
+    /// As [`Self::lease_is`], for a state that there was at any time after a resourceVersion, also another object's.
+    ///
+    /// # Panics
+    /// As [`Self::lease_is`].
+    pub async fn lease_since(
+        &self,
+        version: Option<String>,
+        name: &str,
+        what: &str,
+        mut is: impl FnMut(&Lease) -> bool,
+    ) -> Lease {
         let leases = self.leases();
-        eventually(&format!("the Lease {name} is {what}"), async || match leases.get(name).await {
-            Ok(lease) if is(&lease) => Ok(lease),
-            Ok(lease) => Err(serde_json::to_string_pretty(&lease.status).unwrap_or_default()),
-            Err(problem) => Err(problem.to_string()),
+        let only = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let (mut seen_to, mut state) = (version, "nothing".to_owned());
+        eventually(&format!("the Lease {name} is {what}"), async || {
+            let mut look = |lease: Lease| {
+                state = serde_json::to_string_pretty(&lease.status).unwrap_or_default();
+                is(&lease).then_some(lease)
+            };
+            let from = match seen_to.take() {
+                Some(version) => version,
+                None => {
+                    let lease = leases.get(name).await.map_err(|problem| problem.to_string())?;
+                    let version = lease.resource_version().unwrap_or_default();
+                    if let Some(lease) = look(lease) {
+                        return Ok(lease);
+                    }
+                    version
+                }
+            };
+            let events = leases.watch(&only, &from).await.map_err(|problem| problem.to_string())?;
+            let mut events = std::pin::pin!(events);
+            seen_to = Some(from);
+            // Silence is no news: where it was broken off is gone on from.
+            while let Ok(Some(event)) = tokio::time::timeout(SILENCE, events.next()).await {
+                match event {
+                    Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
+                        seen_to = lease.resource_version();
+                        if let Some(lease) = look(lease) {
+                            return Ok(lease);
+                        }
+                    }
+                    // A state of its own, which nobody waits for with this.
+                    Ok(WatchEvent::Deleted(_) | WatchEvent::Bookmark(_)) => {}
+                    // Too old, or the server is away: what there is now has to do.
+                    Ok(WatchEvent::Error(_)) | Err(_) => {
+                        seen_to = None;
+                        break;
+                    }
+                }
+            }
+            Err(state.clone())
         })
         .await
     }

@@ -80,12 +80,18 @@ impl Resource {
         self.port
     }
 
-    /// How often somebody was let in, and how often not.
+    /// Under how many holds somebody was let in.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
+    pub fn holds(&self) -> usize {
         let book = open(&self.book);
-        let accepted = book.accesses.iter().filter(|access| access.accepted).count();
-        (accepted, book.accesses.len() - accepted)
+        let accepted = book.accesses.iter().filter(|access| access.accepted);
+        accepted.map(|access| (&access.lease, access.token)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// How often somebody was not let in.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        open(&self.book).accesses.iter().filter(|access| !access.accepted).count()
     }
 
     /// What is wrong with the accesses, given every hold that there was.
