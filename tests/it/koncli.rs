@@ -40,6 +40,16 @@ async fn exit_codes_tell_what_has_happened() {
         late.complains("did not become free within 3s").complains("a holds it");
     }
     assert_eq!(requests_of(&team, "b").await, []);
+    // Of a lease that nobody holds it is said why nobody gets it.
+    team.create_lease_with("barred", json!({"ttl": "1m", "policy": {"name": "nowhere", "onFailure": "Hold"}})).await;
+    for (tries, says) in [
+        (" --timeout 0", "the lease's policy cannot decide: "),
+        (" --wait --timeout 1s", "it was not granted within 1s: nobody holds it, and its policy cannot decide: "),
+    ] {
+        let refused = user.koncli(&format!("lease acquire barred --holder b{tries}")).run().await.exits_with(1);
+        assert!(!refused.complains(says).complains("nowhere").stderr.contains("not free"));
+    }
+    team.leases().delete("barred", &Default::default()).await.expect("deleted");
 
     // 2: usage, before anything is sent.
     for (line, said) in [
@@ -355,6 +365,10 @@ async fn nobody_answers() {
     }
     assert_eq!(requests_of(&team, "b").await, []);
     assert_eq!(requests_of(&team, "c").await, []);
+    // Also who would not have waited for so long: whether it became free, nobody knows.
+    let late = user.koncli("lease acquire db --holder d --wait --timeout 3s").run().await.exits_with(5);
+    late.complains("no controller answered within 3 s; the request is withdrawn");
+    assert_eq!(requests_of(&team, "d").await, []);
     user.koncli("lease status db").run().await.succeeds().prints("Holder:");
 
     // No API server.

@@ -50,3 +50,18 @@ impl Sub for Millis {
         Self(self.0.saturating_sub(other.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_times_add_up_and_stop_at_their_ends() {
+        assert_eq!(Millis(2) + Millis(3), Millis(5));
+        assert_eq!(Millis(2) - Millis(3), Millis(-1));
+        assert_eq!(Time(7) + Millis(3), Time(10));
+        assert_eq!(Time(7) - Time(10), Millis(-3));
+        assert_eq!(Millis(i64::MAX) + Millis(1), Millis(i64::MAX), "for ever is for ever");
+        assert_eq!(Time(i64::MAX) + Millis(1), Time(i64::MAX));
+    }
+}

@@ -21,7 +21,7 @@ use super::{
     acquire::{Acquire, PENDING_VALIDITY, Progress, Wait},
     clock::Moment,
     creator,
-    decide::{Acquiring, Grant, View, acquiring},
+    decide::{Acquiring, Grant, View, acquiring, why_not_granted},
     error::{Access, CallFailure, Error, LeaseSeen, Problem, Result, Stop},
     hold::{Beats, Hold, deadline},
     names,
@@ -33,6 +33,8 @@ use crate::pending::{Pending, if_any};
 /// The time between two beats. Three of them fit into the validity, so that one may be lost.
 const BEAT: Duration = Duration::from_secs(10);
 const BEAT_MIN: Duration = Duration::from_millis(100);
+/// A controller answers within milliseconds. Who waits for less than this concludes nothing from its silence.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// For how long refused beats are not believed. Shorter than the longest interval: two of those are.
 const REFUSAL_DOUBTED: Duration = Duration::from_secs(5);
 /// How long after the create the answer may take before it is looked for elsewhere too.
@@ -86,6 +88,8 @@ pub(super) struct Attempt<'a> {
     lease: Known<Lease>,
     own: Known<LeaseRequest>,
     outage: bool,
+    /// Whether a controller has said something to the request.
+    answered: bool,
 }
 
 struct Created {
@@ -139,6 +143,7 @@ impl<'a> Attempt<'a> {
             lease: Known::Unknown,
             own: Known::Unknown,
             outage: false,
+            answered: false,
         }
     }
 
@@ -166,6 +171,7 @@ impl<'a> Attempt<'a> {
                             own_watch = Some(self.watch_own());
                         }
                         if answered {
+                            self.answered = true;
                             silence_at = None;
                         }
                     }
@@ -384,7 +390,11 @@ impl<'a> Attempt<'a> {
                 self.withdraw().await;
                 return Ending::Lapsed;
             }
-            Acquiring::TimedOut => Problem::NotAcquired { why: "it is not free".to_owned(), lease },
+            Acquiring::TimedOut => {
+                let told = self.own.present().and_then(|own| own.status.as_ref()?.message.clone());
+                let why = told.filter(|_| lease.holder.is_none()).unwrap_or_else(|| "it is not free".to_owned());
+                Problem::NotAcquired { why, lease }
+            }
             Acquiring::Denied(reason) => Problem::Denied { reason },
             Acquiring::Crowded(why) => Problem::NotAcquired { why, lease },
             Acquiring::InvalidRequest(why) => Problem::Invalid(why),
@@ -450,15 +460,27 @@ impl<'a> Attempt<'a> {
         self.fail(error).await
     }
 
+    /// Whether no controller has looked at the request in this time, so that nobody knows whether the lease is free.
+    fn is_unanswered(&self, waited: Duration) -> bool {
+        waited >= ANSWERED_WITHIN && !self.answered
+    }
+
     async fn too_late(self) -> Ending {
         let problem = match (&self.created, self.want.wait) {
             (Some(_), Wait::AtMost(limit)) => {
-                let limit = format_duration(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
                 match self.outage {
                     // Nobody knows whether it became free.
-                    true => Problem::Unreachable(format!("when {limit} were over, the watch could not be kept open")),
+                    true => Problem::Unreachable("when the time was over, the watch could not be kept open".to_owned()),
+                    false if self.is_unanswered(limit) => {
+                        Problem::NoController { waited: limit, left: "the request is withdrawn".to_owned() }
+                    }
                     false => {
-                        let why = format!("it did not become free within {limit}");
+                        let said = format_duration(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+                        let why = self.lease.present().and_then(why_not_granted);
+                        let why = match why {
+                            Some(why) => format!("it was not granted within {said}: {why}"),
+                            None => format!("it did not become free within {said}"),
+                        };
                         Problem::NotAcquired { why, lease: self.seen() }
                     }
                 }

@@ -113,10 +113,12 @@ async fn configuration(options: &ConnectOptions) -> Result<Found, String> {
 }
 
 fn told(error: &dyn std::error::Error, path: Option<&Path>) -> String {
-    let mut text = error.to_string();
+    // A reader of YAML shows the lines around a mistake, and in a kubeconfig those are secrets.
+    let first_line = |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut text = first_line(error);
     let mut source = error.source();
     while let Some(error) = source {
-        let more = error.to_string();
+        let more = first_line(error);
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
@@ -247,9 +249,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_namespace_that_is_named_wins_over_the_contexts() {
-        let directory = std::env::temp_dir().join(format!("koncli-connect-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("a directory");
-        let path = directory.join("kubeconfig");
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("kubeconfig");
         std::fs::write(
             &path,
             "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
@@ -278,6 +279,16 @@ mod tests {
         let error = connect(&unknown).await.expect_err("no such context");
         assert_eq!(error.exit_code(), 5);
         assert!(error.to_string().contains("elsewhere") && error.to_string().contains("there are: a, b"), "{error}");
-        std::fs::remove_dir_all(&directory).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_broken_is_not_shown() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("kubeconfig");
+        std::fs::write(&path, "kind: Config\nusers:\n- name: a\n  user:\n    token: hush\n   x: y\n").expect("written");
+        let options = ConnectOptions { kubeconfig: Some(path.clone()), ..ConnectOptions::default() };
+        let error = connect(&options).await.expect_err("broken").to_string();
+        assert!(error.contains(&path.display().to_string()) && error.contains("line 6"), "{error}");
+        assert!(!error.contains("hush") && !error.contains('\n'), "{error}");
     }
 }

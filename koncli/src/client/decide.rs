@@ -148,6 +148,27 @@ pub(crate) fn acquiring(uid: &str, lease: View<'_, Lease>, request: View<'_, Lea
     Acquiring::Wait { contended, answered: status.is_some_and(|status| status.phase.is_some()) }
 }
 
+/// Why a lease is granted to nobody who waits, if it is not for a holder.
+pub(crate) fn why_not_granted(lease: &Lease) -> Option<String> {
+    let status = lease.status.as_ref()?;
+    if holding_uid(lease).is_some() {
+        return None;
+    }
+    let wrong = |type_: &str| {
+        let condition = status.conditions.iter().find(|found| found.type_ == type_ && found.status == "False")?;
+        Some(condition.message.clone().or_else(|| condition.reason.clone()).unwrap_or_default())
+    };
+    if let Some(problem) = wrong(reasons::READY) {
+        return Some(format!("nobody holds it, and nobody gets it while something is wrong with it: {problem}"));
+    }
+    if let Some(problem) = wrong(reasons::POLICY_READY) {
+        return Some(format!("nobody holds it, and its policy cannot decide: {problem}"));
+    }
+    let policy = lease.spec.policy.as_ref().and_then(|policy| policy.name.clone());
+    let policy = policy.map_or_else(|| "its policy".to_owned(), |name| format!("its policy {name}"));
+    Some(format!("nobody holds it, and {policy} does not grant it (koncli lease explain says what it would take)"))
+}
+
 /// Where a renewal stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Renewing {
@@ -268,7 +289,7 @@ pub(crate) fn force_recorded(uid: &str, token: i64, lease: View<'_, Lease>) -> b
 mod tests {
     use konductor_crds::{
         LeaseRequestStatus,
-        v1::{PastHold, PolicyStatus, Preemption, RequestRef},
+        v1::{Condition, PastHold, PolicySpec, PolicyStatus, Preemption, RequestRef},
     };
 
     use super::*;
@@ -404,6 +425,35 @@ mod tests {
             ("withdrawn", seen(&other), View::Gone, Acquiring::Withdrawn),
         ] {
             assert_eq!(acquiring("me", lease, request), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn of_a_lease_that_nobody_holds_it_is_said_why_nobody_gets_it() {
+        let free = |conditions: Vec<Condition>| {
+            let mut lease = with(held("other"), |s| {
+                (s.phase, s.request, s.holder) = (Some(LeasePhase::Available), None, None);
+                s.conditions = conditions;
+            });
+            lease.spec.policy = Some(PolicySpec { name: Some("fair".to_owned()), ..PolicySpec::default() });
+            lease
+        };
+        let wrong = |type_: &str| Condition {
+            type_: type_.to_owned(),
+            status: "False".to_owned(),
+            message: Some("because".to_owned()),
+            ..Condition::default()
+        };
+        assert_eq!(why_not_granted(&held("other")), None, "it is held");
+        for (lease, says) in [
+            (free(vec![]), "nobody holds it, and its policy fair does not grant it"),
+            (free(vec![wrong(reasons::POLICY_READY)]), "its policy cannot decide: because"),
+            (free(vec![wrong(reasons::POLICY_READY), wrong(reasons::READY)]), "something is wrong with it: because"),
+            // That nobody holds it is nothing wrong.
+            (free(vec![wrong("Held")]), "does not grant it"),
+        ] {
+            let why = why_not_granted(&lease).unwrap_or_default();
+            assert!(why.contains(says), "{why}");
         }
     }
 

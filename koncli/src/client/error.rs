@@ -260,7 +260,7 @@ impl Problem {
         let lines: &[&str] = match self {
             Self::NoSuchLease { name, namespace, similar } => {
                 let mut lines = vec![format!(
-                    "create it: koncli lease create {name} -n {namespace} --ttl 10m (or add --create --ttl 10m to acquire)"
+                    "if it is to be there: koncli lease create {name} -n {namespace} --ttl 10m (acquire and run make it with --create --ttl 10m)"
                 )];
                 if !similar.is_empty() {
                     lines.insert(0, format!("leases with a similar name there: {}", similar.join(", ")));

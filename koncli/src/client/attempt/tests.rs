@@ -143,13 +143,17 @@ async fn an_outage_is_told_once_and_the_wait_for_a_controller_begins_anew_after_
 // Time is paused: pauses between tries take none.
 #[tokio::test(start_paused = true)]
 async fn who_cannot_see_the_lease_does_not_say_that_it_was_not_free() {
-    let want = Acquire { wait: Wait::AtMost(Duration::from_secs(5)), ..Acquire::new("x", "me") };
-    for (outage, code, says) in
-        [(false, 1, "did not become free within 5s"), (true, 5, "the API server did not answer")]
-    {
+    for (seconds, answered, outage, code, says) in [
+        (5, true, false, 1, "did not become free within 5s"),
+        (5, true, true, 5, "the API server did not answer"),
+        (5, false, false, 5, "no controller answered within 5 s"),
+        // So soon its silence says nothing.
+        (1, false, false, 1, "did not become free within 1s"),
+    ] {
+        let want = Acquire { wait: Wait::AtMost(Duration::from_secs(seconds)), ..Acquire::new("x", "me") };
         let (client, _) = client();
         let mut attempt = attempt(&client, &want);
-        attempt.outage = outage;
+        (attempt.outage, attempt.answered) = (outage, answered);
         match attempt.too_late().await {
             Ending::Failed(error) => assert!(error.exit_code() == code && error.to_string().contains(says), "{error}"),
             Ending::Held(_) | Ending::Lapsed => panic!("its time is over"),

@@ -109,7 +109,7 @@ impl Cluster {
     /// Starts what does not run, and installs.
     pub async fn up(&mut self) -> Result<()> {
         let all_run = self.daemons().iter().all(|daemon| daemon.pid().is_some());
-        if all_run && !self.controller.is_outdated() && self.status().await {
+        if all_run && !self.controller.is_outdated() && self.status().await && self.is_installed().await {
             println!("It is running already.");
             return Ok(());
         }
@@ -250,6 +250,19 @@ impl Cluster {
             let failing = said.lines().find(|line| line.starts_with("[-]")).or(said.lines().next());
             format!("runs and is not ready: {}", failing.unwrap_or_default())
         })
+    }
+
+    /// Whether our resources are there: somebody may have tried how to uninstall them.
+    async fn is_installed(&self) -> bool {
+        let asked = async {
+            let admin = kubeconfig::client(&self.directory.join("admin.kubeconfig")).await?;
+            for resource in ["leases", "leaserequests"] {
+                let path = format!("/apis/konductor.io/v1/{resource}?limit=1");
+                admin.request_text(http::Request::get(path).body(Vec::new())?).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        asked.await.is_ok()
     }
 
     /// A file that is there once the demonstration has been shown: it would be in the way of somebody's own leases.
