@@ -52,7 +52,7 @@ pub struct InspectArgs {
 pub struct TestArgs {
     /// The module
     pub module: String,
-    /// Fixture files, or directories of them (their *.yaml)
+    /// Fixture files, or directories of them (their *.yaml and *.yml)
     #[arg(required = true, value_name = "FIXTURE")]
     pub fixtures: Vec<PathBuf>,
 }
@@ -103,8 +103,8 @@ pub struct BenchArgs {
     #[arg(conflicts_with_all = ["requests", "fixtures"])]
     pub input: Option<PathBuf>,
     /// A free lease for which so many wait, at most 512
-    #[arg(long, value_name = "NUMBER", default_value_t = 10, conflicts_with = "fixtures")]
-    pub requests: usize,
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, conflicts_with = "fixtures", value_parser = clap::value_parser!(u16).range(0..=512))]
+    pub requests: u16,
     /// The inputs of these fixtures, each on its own; a file or a directory
     #[arg(long, value_name = "FIXTURE")]
     pub fixtures: Option<PathBuf>,
