@@ -100,7 +100,7 @@ impl Story {
         for share in &shares {
             lines.push(format!(
                 "  {:<widest$}  {:>3}%  {} in {} holds, longest wait {}",
-                plain(&share.holder),
+                plain(share.holder),
                 percent(share.held, held),
                 clock(share.held),
                 share.holds,
