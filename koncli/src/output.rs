@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     args::{self, Format, Global},
     client::{Error, Problem, Result},
-    text::span,
+    text::{lines, span},
 };
 
 /// Where a command writes to, and how much.
@@ -37,7 +37,16 @@ impl Output {
     /// # Errors
     /// If stdout cannot be written to. A reader that went away, such as `head`, is no error.
     pub fn data(&self, text: impl Display) -> Result<()> {
-        self.more(text).map(drop)
+        self.more(lines(&text.to_string())).map(drop)
+    }
+
+    /// Writes bytes as they are, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Output::data`].
+    pub fn raw(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        is_read(stdout.write_all(bytes).and_then(|()| stdout.flush())).map(drop)
     }
 
     /// Writes data that goes on for ever. Returns whether somebody still reads it.
@@ -113,7 +122,11 @@ impl Output {
 
 /// Writes a line. Returns whether there is still a reader: one that has what it wants, such as `head`, is no error.
 fn still_read(to: &mut impl io::Write, text: &impl Display) -> Result<bool> {
-    match writeln!(to, "{text}").and_then(|()| to.flush()) {
+    is_read(writeln!(to, "{text}").and_then(|()| to.flush()))
+}
+
+fn is_read(written: io::Result<()>) -> Result<bool> {
+    match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Error::new("write to stdout", Problem::Local(error.to_string()))),
@@ -129,7 +142,7 @@ pub fn may_colour(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
 
 /// Says something on stderr. Nobody is left to be told if that fails.
 fn talk(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{}: {text}", args::program());
+    let _ = writeln!(io::stderr().lock(), "{}: {}", args::program(), lines(&text.to_string()));
 }
 
 /// Writes an error: what was attempted and why it failed, what to do, and the cause.
@@ -141,7 +154,7 @@ pub fn report(error: &Error) {
     if let Some(cause) = std::error::Error::source(error) {
         text.push_str(&format!("  cause: {cause}\n"));
     }
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(lines(&text).as_bytes());
 }
 
 /// Milliseconds since the epoch on this machine's wall clock: for showing only, nothing is decided by it.

@@ -1,5 +1,7 @@
 //! Small things about texts for people.
 
+use std::borrow::Cow;
+
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr};
 
 /// The longest list of suggestions.
@@ -52,6 +54,13 @@ pub fn span(ms: i64) -> String {
         (d, 0, _) => format!("{d}d"),
         (d, h, _) => format!("{d}d{h}h"),
     }
+}
+
+/// A text of several lines in which names and words from elsewhere may be, without what a terminal would obey.
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(is_obeyed) { Cow::Owned(text.replace(is_obeyed, " ")) } else { Cow::Borrowed(text) }
 }
 
 /// A text from elsewhere on one line, without what a terminal would obey.
@@ -133,6 +142,7 @@ mod tests {
     #[test]
     fn texts_fit_and_cannot_steer_a_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\nc\u{9b}d"), "a [2Jb c d");
+        assert_eq!(lines("a\u{1b}[2Jb\n\tc\u{9b}d\re\u{7}"), "a [2Jb\n\tc d e ");
         for (text, columns, fitted) in [
             ("pod-a", 5, "pod-a"),
             ("pod-a", 4, "pod…"),

@@ -1,8 +1,10 @@
 //! The commands on a policy's module that need no cluster, as processes.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Write as _,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -118,7 +120,8 @@ const CASES: &str = "
 fn fixtures_are_run_from_files_and_directories() {
     let scratch = Scratch::new("test");
     let first = scratch.write("1.yaml", CASES);
-    scratch.write("2.yaml", "- {name: nobody waits, input: {}, expect: {}}");
+    scratch.write("2.yml", "- {name: nobody waits, input: {}, expect: {}}");
+    fs::create_dir(scratch.0.join("3.yaml")).expect("a directory");
     scratch.write("notes.txt", "not a fixture");
     koncli(&["policy", "test", "default", path(&scratch.0)])
         .ends(0)
@@ -147,7 +150,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_name() {
             ["policy", "test", "default", path(&cases)],
             "cases.yaml: case 1 \"x\", input.requests[0]: there is no member \"holdr\" here; did you mean holder?",
         ),
-        (["policy", "test", "default", path(&empty)], "there is no *.yaml in it"),
+        (["policy", "test", "default", path(&empty)], "there is no *.yaml or *.yml in it"),
         (["policy", "test", "default", "/nonexistent.yaml"], "cannot read /nonexistent.yaml"),
         (["policy", "test", "/nonexistent.wasm", path(&cases)], "cases.yaml"),
         (["policy", "eval", "/nonexistent.wasm", "-"], "or default for the built-in policy"),
@@ -212,10 +215,76 @@ fn fuel_is_measured_and_limited() {
     assert!(ten == again && more > 2 * ten, "{ten} {again} {more}");
     bench(&["--max-fuel", &ten.to_string()]).ends(0);
     bench(&["--max-fuel", &(ten - 1).to_string()]).ends(1).says("1 more than");
-    bench(&["--requests", "513"]).ends(2).says("at most 512");
+    for more in ["513", "99999999999", "18446744073709551616", "-1"] {
+        bench(&[&format!("--requests={more}")]).ends(2).says("--requests");
+    }
     let scratch = Scratch::new("bench");
     let cases = scratch.write("cases.yaml", CASES);
     bench(&["--fixtures", path(&cases)]).ends(0).prints("a renewal is allowed");
+}
+
+/// A policy that never comes to an end.
+fn endless() -> Vec<u8> {
+    wat::parse_str(
+        r#"(module (memory (export "memory") 4)
+            (func (export "konductor_policy_v1"))
+            (func (export "konductor_alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "konductor_decide") (param i32 i32) (result i64) (loop (br 0)) (unreachable)))"#,
+    )
+    .expect("WebAssembly text")
+}
+
+#[test]
+fn what_is_not_measured_is_not_within_its_limit() {
+    let scratch = Scratch::new("unmeasured");
+    let module = scratch.write("endless.wasm", endless());
+    let bench = |module: &str, cases: &Path, more: &[&str]| {
+        koncli(&[&["policy", "bench", module, "--runs=1", "--fixtures", path(cases)], more].concat())
+    };
+    let cases = scratch.write("cases.yaml", CASES);
+    for more in [&["--max-fuel=1000000"][..], &[]] {
+        bench(path(&module), &cases, more)
+            .ends(1)
+            .says("2 of 2 inputs are not decided")
+            .says("a renewal is allowed: FuelExhausted");
+    }
+    let fault = scratch.write("fault.yaml", "- {name: it never ends, input: {}, fault: FuelExhausted}");
+    bench(path(&module), &fault, &[]).ends(0).says("it never ends: FuelExhausted");
+    bench(path(&module), &fault, &["--max-fuel=1000000"]).ends(1).says("no decision was measured");
+    let params = scratch.write("params.yaml", "- {name: no params, validate: {}, errors: []}");
+    bench("default", &params, &["--max-fuel=1000000"]).ends(1).says("no decision was measured");
+}
+
+#[test]
+fn a_file_that_says_a_thing_twice_is_refused() {
+    let scratch = Scratch::new("twice");
+    let cases = scratch.write("cases.yaml", "- {name: x, input: {}, expect: {}, input: {hold: {holder: a}}}");
+    let scenario = scratch.write("scenario.yaml", "{lease: {ttl: 30s, ttl: 60s}, until: 5m, actors: [{holder: a}]}");
+    let input = scratch.write("input.json", r#"{"params": {"minHold": "1m", "minHold": "2m"}}"#);
+    for (args, name) in [
+        (["policy", "test", "default", path(&cases)], "input"),
+        (["policy", "simulate", "--policy=default", path(&scenario)], "ttl"),
+        (["policy", "eval", "default", path(&input)], "minHold"),
+        (["policy", "bench", "default", path(&input)], "minHold"),
+    ] {
+        koncli(&args).ends(2).says(&format!("the member \"{name}\" stands there twice"));
+    }
+}
+
+#[test]
+fn a_token_below_zero_is_refused() {
+    for input in [
+        "{hold: {holder: a, token: -9223372036854775808}, history: [{holder: b}]}",
+        "{history: [{holder: b, token: -9223372036854775808}, {holder: c}]}",
+    ] {
+        koncli_with(input, Path::new("."), &["policy", "eval", "default", "-"]).ends(2).says("below zero");
+    }
+    koncli_with(
+        "{hold: {holder: a, token: 0}, history: [{holder: b}]}",
+        Path::new("."),
+        &["policy", "eval", "default", "-"],
+    )
+    .ends(0);
 }
 
 const SCENARIO: &str = "
@@ -274,6 +343,96 @@ fn a_scenario_is_played_drawn_and_written_down_and_replayed() {
 }
 
 #[test]
+fn what_is_not_the_modules_doing_is_counted_apart() {
+    let scratch = Scratch::new("machine");
+    let (scenario, journal) = (scratch.write("crash.yaml", SCENARIO), scratch.0.join("journal.jsonl"));
+    koncli(&["policy", "simulate", path(&scenario), "--journal", path(&journal)]).ends(0);
+    let text = fs::read_to_string(&journal).expect("written");
+    let count = text.lines().count();
+    let mut first: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("a record");
+    (first["fault"], first["output"], first["fuel"]) = ("DeadlineExceeded".into(), Value::Null, Value::Null);
+    let slow = scratch.write("slow.jsonl", format!("{first}\n{text}"));
+    koncli(&["policy", "replay", path(&slow)])
+        .ends(0)
+        .prints(&format!("{} decisions: {count} reproduced byte for byte, 0 differ", count + 1))
+        .says("1 decisions cannot be made again")
+        .says("line 1: recorded DeadlineExceeded");
+    let report = koncli(&["policy", "replay", path(&slow), "-o", "json"]).ends(0).json();
+    assert_eq!((&report["machineFailed"], &report["differing"]), (&1.into(), &0.into()));
+    let cut = &text[..text.len() - 20];
+    koncli_with(cut, Path::new("."), &["policy", "replay", "-"])
+        .ends(0)
+        .prints(&format!("{0} decisions: {0} reproduced", count - 1))
+        .says(&format!("line {count}, the last one, is cut off"));
+}
+
+#[test]
+fn what_is_read_is_not_written_over() {
+    let scratch = Scratch::new("targets");
+    let scenario = scratch.write("crash.yaml", SCENARIO);
+    let module = scratch.write("silent.wasm", silent());
+    std::os::unix::fs::symlink(&scenario, scratch.0.join("link.yaml")).expect("linked");
+    fs::hard_link(&scenario, scratch.0.join("hard.yaml")).expect("linked");
+    for (args, said) in [
+        (&["--svg", "crash.yaml"][..], "the scenario is that file"),
+        (&["--svg", "./crash.yaml"], "the scenario is that file"),
+        (&["--journal", "link.yaml"], "the scenario is that file"),
+        (&["--svg", "hard.yaml"], "the scenario is that file"),
+        (&["--policy", path(&module), "--journal", "silent.wasm"], "the policy's module is that file"),
+        (&["--svg", "both", "--journal", "./both"], "--svg is that file"),
+        (&["--svg", "-"], "/dev/stdout"),
+        (&["--journal", "-"], "/dev/stdout"),
+    ] {
+        let args = [&["policy", "simulate", "crash.yaml"], args].concat();
+        koncli_with("", &scratch.0, &args).ends(2).says(said);
+    }
+    assert_eq!(fs::read_to_string(&scenario).expect("there"), SCENARIO);
+    assert!(!scratch.0.join("-").exists() && !scratch.0.join("both").exists());
+}
+
+#[test]
+fn what_this_machine_cannot_write_is_no_cluster_that_does_not_answer() {
+    let scratch = Scratch::new("unwritable");
+    let scenario = scratch.write("crash.yaml", SCENARIO);
+    for flag in ["--svg", "--journal"] {
+        koncli(&["policy", "simulate", path(&scenario), flag, "/nonexistent/x"]).ends(1).says("write /nonexistent/x");
+    }
+    for args in [&["inspect", "default"][..], &["eval", "default"], &["eval", "default", "--raw"]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("it is there");
+        let mut koncli = Command::new(env!("CARGO_BIN_EXE_koncli"));
+        let output = koncli.arg("policy").args(args).stdout(full).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        // A reader that has gone, as `head` does, is no error.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut koncli = Command::new(env!("CARGO_BIN_EXE_koncli"));
+        let output = koncli.arg("policy").args(args).stdout(writer).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn names_do_not_steer_a_terminal() {
+    let scratch = Scratch::new("control");
+    let text =
+        SCENARIO.replace("web-1", r#""we\eb\a\n-1""#).replace("A crashed leader is replaced.", r#""A \x9b2J leader""#);
+    let scenario = scratch.write("crash.yaml", text);
+    let svg = scratch.0.join("crash.svg");
+    let is_obeyed = |text: &str| text.contains(|c: char| c.is_control() && c != '\n');
+    for more in [&["--draw"][..], &["--svg", path(&svg)], &["--journal", path(&scratch.0.join("journal"))]] {
+        let ran = koncli(&[&["policy", "simulate", path(&scenario)], more].concat()).ends(0);
+        assert!(!is_obeyed(&ran.stdout) && !is_obeyed(&ran.stderr), "{ran:#?}");
+        // Of one line each.
+        assert!(!ran.stdout.contains("\n-1"), "{ran:#?}");
+    }
+    let svg = fs::read_to_string(&svg).expect("drawn");
+    assert!(svg.contains("we b ") && !is_obeyed(&svg), "{svg}");
+    let cases = scratch.write("cases.yaml", r#"- {name: "x\e[2J", input: {}, expect: {hold: renew}}"#);
+    let ran = koncli(&["policy", "test", "default", path(&cases)]).ends(1);
+    assert!(!is_obeyed(&ran.stdout) && !is_obeyed(&ran.stderr), "{ran:#?}");
+}
+
+#[test]
 fn nothing_is_written_over() {
     let scratch = Scratch::new("new");
     let ran = koncli_with("", &scratch.0, &["policy", "new", "night", "--lang", "zig", "-o", "json"]).ends(0);
@@ -289,6 +448,20 @@ fn nothing_is_written_over() {
     koncli_with("", &scratch.0, &["policy", "new", "day", "--lang", "rust", "--sdk-path", &there])
         .ends(2)
         .says("no package");
+}
+
+#[test]
+fn a_directory_whose_name_is_not_unicode_is_a_directory() {
+    let scratch = Scratch::new("bytes");
+    let directory = scratch.0.join(OsStr::from_bytes(b"night-\xff"));
+    let output = Command::new(env!("CARGO_BIN_EXE_koncli"))
+        .args(["policy", "new", "night", "--lang=c", "-o", "json", "--dir"])
+        .arg(&directory)
+        .output()
+        .expect("koncli runs");
+    assert!(output.status.success() && directory.join("policy.c").is_file(), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(said["directory"].as_str().is_some_and(|path| path.ends_with("night-\u{fffd}")), "{said}");
 }
 
 // ---- What is begun builds, and passes what it came with. For Rust, policies/README.md does it: see readme.rs.

@@ -35,10 +35,10 @@ pub(super) const EVAL_HELP: &str = concat!(
 
 pub(super) const BENCH_HELP: &str = concat!(
     module_help!(),
-    "\nEvery decision is made in a fresh sandbox. Fuel is the same in every run and on every machine: check it in CI with --max-fuel.\n\nExamples:\n  koncli policy bench default --requests 100\n  koncli policy bench policy.wasm --fixtures fixtures/ --max-fuel 200000"
+    "\nEvery decision is made in a fresh sandbox. Fuel is the same in every run and on every machine: check it in CI with --max-fuel. Exit code 1 when a decision fails, but for a fixture that expects a fault.\n\nExamples:\n  koncli policy bench default --requests 100\n  koncli policy bench policy.wasm --fixtures fixtures/ --max-fuel 200000"
 );
 
-pub(super) const REPLAY_HELP: &str = "A journal has one decision a line, with the exact bytes of question and answer. The module of each is found by its digest: name it with --module; the built-in policy is always known. Exit code 1 when a decision is not reproduced.\n\nWith --with every decision is made again by another module, and what would have been otherwise is told: other winners, extra preemptions, denials.\n\nExamples:\n  koncli policy replay journal.jsonl --module policy.wasm\n  koncli policy replay journal.jsonl --module policy.wasm --with better.wasm --limit 5";
+pub(super) const REPLAY_HELP: &str = "A journal has one decision a line, with the exact bytes of question and answer. The module of each is found by its digest: name it with --module; the built-in policy is always known. Exit code 1 when a decision is not reproduced. One whose call was stopped by its deadline, or by a failure of the machine, says nothing of the module and is counted apart.\n\nWith --with every decision is made again by another module, and what would have been otherwise is told: other winners, extra preemptions, denials.\n\nExamples:\n  koncli policy replay journal.jsonl --module policy.wasm\n  koncli policy replay journal.jsonl --module policy.wasm --with better.wasm --limit 5";
 
 /// `koncli policy inspect`.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub struct InspectArgs {
 pub struct TestArgs {
     /// The module
     pub module: String,
-    /// Fixture files, or directories of them (their *.yaml)
+    /// Fixture files, or directories of them (their *.yaml and *.yml)
     #[arg(required = true, value_name = "FIXTURE")]
     pub fixtures: Vec<PathBuf>,
 }
@@ -103,15 +103,15 @@ pub struct BenchArgs {
     #[arg(conflicts_with_all = ["requests", "fixtures"])]
     pub input: Option<PathBuf>,
     /// A free lease for which so many wait, at most 512
-    #[arg(long, value_name = "NUMBER", default_value_t = 10, conflicts_with = "fixtures")]
-    pub requests: usize,
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, conflicts_with = "fixtures", value_parser = clap::value_parser!(u16).range(0..=512))]
+    pub requests: u16,
     /// The inputs of these fixtures, each on its own; a file or a directory
     #[arg(long, value_name = "FIXTURE")]
     pub fixtures: Option<PathBuf>,
     /// How many decisions are timed
     #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub runs: u32,
-    /// Exit with 1 when a decision takes more fuel
+    /// Exit with 1 when a decision takes more fuel, or none was measured
     #[arg(long, value_name = "FUEL")]
     pub max_fuel: Option<u64>,
 }

@@ -56,6 +56,16 @@ impl Error {
         self
     }
 
+    /// The same, of a command that asks no cluster: what fails on this machine is a plain failure of it. Of the
+    /// others that would mean "not acquired", so there it has the exit code of "no answer".
+    #[must_use]
+    pub(crate) fn without_cluster(mut self) -> Self {
+        if let Problem::Local(why) = &mut self.0.problem {
+            self.0.problem = Problem::Failed(std::mem::take(why));
+        }
+        self
+    }
+
     /// What happened.
     #[must_use]
     pub fn problem(&self) -> &Problem {

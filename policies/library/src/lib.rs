@@ -7,10 +7,11 @@
 use std::{
     collections::HashMap,
     fmt, fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::SystemTime,
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -176,10 +177,22 @@ fn build(policies: Vec<Policy>) -> Result<Vec<Module>, String> {
                 sections::without_debug(&read(&raw)?).map_err(|problem| format!("{}: {problem}", raw.display()))?
             }
         };
-        fs::write(&path, &bytes).map_err(|error| written(&path, error))?;
+        place(&path, &bytes).map_err(|error| written(&path, error))?;
         modules.push(Module { policy, path, bytes });
     }
     Ok(modules)
+}
+
+/// Puts a module where it is read, by other processes too: they find the old bytes or the new ones, and never a part.
+fn place(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        // The same, of newer sources: else it would be compiled again each time.
+        return fs::File::options().write(true).open(path)?.set_modified(SystemTime::now());
+    }
+    // Nobody else writes it: there is a lock.
+    let beside = path.with_extension("wasm.new");
+    fs::write(&beside, bytes)?;
+    fs::rename(&beside, path)
 }
 
 /// Whether a module is newer than all that it is made of, the flags in this program included. Zig takes seconds.
@@ -300,5 +313,37 @@ impl Tools {
         }
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         Err(format!("{}: does not compile ({}):\n{said}", policy.name, output.status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read as _, os::unix::fs::MetadataExt as _, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn who_reads_a_module_while_it_is_placed_reads_a_whole_one() {
+        let directory = std::env::temp_dir().join(format!("konductor-library-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        let path = directory.join("p.wasm");
+        let file = || fs::metadata(&path).expect("it is there");
+        place(&path, b"old bytes").expect("placed");
+        let mut reader = fs::File::open(&path).expect("it is there");
+
+        // Unchanged: the same file, with the time of now.
+        let (long_ago, made) = (SystemTime::UNIX_EPOCH + Duration::from_secs(1), file().ino());
+        fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(long_ago)).expect("aged");
+        place(&path, b"old bytes").expect("placed");
+        assert_eq!(file().ino(), made);
+        assert!(file().modified().expect("a time") > long_ago);
+
+        // Changed: another file, and the one that is being read stays whole.
+        place(&path, b"new").expect("placed");
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).expect("read");
+        assert_eq!((read.as_slice(), fs::read(&path).expect("read").as_slice()), (&b"old bytes"[..], &b"new"[..]));
+        assert_eq!(fs::read_dir(&directory).expect("listed").count(), 1, "nothing is left beside it");
+        fs::remove_dir_all(&directory).expect("removed");
     }
 }

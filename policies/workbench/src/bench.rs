@@ -1,6 +1,7 @@
 //! What a decision costs: time, which differs from run to run, and fuel, which does not.
 
 use konductor_policy::{Fault, Policy};
+use konductor_policy_abi::limits::REQUESTS_MAX;
 use serde::Serialize;
 
 use crate::fixture::{self, Case, Filled};
@@ -67,6 +68,13 @@ pub fn measure(policy: &Policy, input: &[u8], runs: usize) -> Result<Cost, Fault
 /// # Errors
 /// A [`Mistake`](crate::Mistake) above what a host shows.
 pub fn crowd(requests: usize) -> Result<Filled, crate::Mistake> {
+    // Before a text is made of them, which may be larger than this machine's memory.
+    if requests > REQUESTS_MAX {
+        return Err(crate::Mistake::new(
+            "requests",
+            format!("{requests} are asked for; a host shows at most {REQUESTS_MAX}"),
+        ));
+    }
     let list: Vec<String> = (0..requests)
         .map(|i| {
             format!("{{\"holder\":\"worker-{i:03}\",\"priority\":{},\"labels\":{{\"team\":\"t{}\"}}}}", i % 10, i % 4)
@@ -75,8 +83,20 @@ pub fn crowd(requests: usize) -> Result<Filled, crate::Mistake> {
     fixture::input(&format!("{{\"requests\":[{}]}}", list.join(",")))
 }
 
-/// The inputs of a file of cases, those that ask for a decision.
+/// The inputs of a file of cases, with the cases: those that ask for a decision.
 #[must_use]
-pub fn inputs(cases: &[Case]) -> Vec<(&str, Vec<u8>)> {
-    cases.iter().filter_map(|case| Some((case.name.as_str(), case.input()?.json()))).collect()
+pub fn inputs(cases: &[Case]) -> Vec<(&Case, Vec<u8>)> {
+    cases.iter().filter_map(|case| Some((case, case.input()?.json()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_as_large_as_a_host_shows_and_no_larger() {
+        assert_eq!(crowd(REQUESTS_MAX).expect("as many as fit").0.requests.len(), REQUESTS_MAX);
+        let mistake = crowd(usize::MAX).expect_err("more than a machine has memory for").to_string();
+        assert!(mistake.contains("at most 512"), "{mistake}");
+    }
 }

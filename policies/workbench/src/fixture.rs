@@ -40,6 +40,12 @@ impl Case {
         }
     }
 
+    /// Whether it is about a fault of the policy, so that there is no decision to measure.
+    #[must_use]
+    pub fn expects_a_fault(&self) -> bool {
+        matches!(self.wanted, Wanted::Fault(_))
+    }
+
     /// Whether a decision should come of it, not a fault or a veto.
     #[must_use]
     pub fn expects_a_decision(&self) -> bool {

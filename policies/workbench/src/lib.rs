@@ -38,5 +38,5 @@ pub use konductor_policy::{Host, HostError, Policy, Rejection, digest, gunzip, j
 pub mod probe {
     pub use konductor_policy::{Probe, ProbeFailure, Probed, probe};
 }
-pub use module::load;
+pub use module::{inflate, load};
 pub use read::Mistake;

@@ -1,14 +1,19 @@
 //! Reading what a person wrote, member by member, so that an error can say where it is and what was
 //! probably meant.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::Cell, fmt};
 
 use konductor_crds::time::{parse_duration, parse_timestamp};
 use konductor_policy_abi::v1::Labels;
-use serde_json::{Map, Value};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
 /// The longest document that is read. A thousand fixtures are a tenth of it.
 const DOCUMENT_MAX: usize = 4 * 1024 * 1024;
+
+/// How much more than its own text a document may come to through aliases, in bytes: enough for an input
+/// that hundreds of cases share. Without a bound, 400 KB of aliases of aliases are 400 MB.
+const ALIASED_MAX: usize = 1024 * 1024;
 
 /// From this likeness on (0 to 1) a known name is offered for an unknown one: `priorty` and
 /// `priority` are 0.97, `ttl` and `ttlMs` 0.91, and words that have nothing to do with each other below 0.7.
@@ -42,7 +47,107 @@ pub(crate) fn document(text: &str) -> Result<Value, Mistake> {
         let problem = format!("it has {} bytes; at most {DOCUMENT_MAX} are read, split it", text.len());
         return Err(Mistake::new("", problem));
     }
-    serde_yaml::from_str(text).map_err(|error| Mistake::new("", format!("it is not YAML: {error}")))
+    // A value is a byte at least, and so is what separates it from the next. One of two bytes, such as \P in
+    // quotes, may stand for three.
+    let left = Cell::new(2 * text.len() + ALIASED_MAX);
+    let read = Strict { left: &left }.deserialize(serde_yaml::Deserializer::from_str(text));
+    read.map_err(|error| Mistake::new("", format!("it cannot be read as YAML: {error}")))
+}
+
+/// Reads a value as it stands there: of two members with one name none wins, and what JSON cannot say,
+/// such as `.nan`, does not become null.
+#[derive(Clone, Copy)]
+struct Strict<'a> {
+    /// How many bytes of values may still be read.
+    left: &'a Cell<usize>,
+}
+
+impl Strict<'_> {
+    /// Counts a value or a name, with what separates it from the next.
+    fn take<E: de::Error>(self, bytes: usize) -> Result<(), E> {
+        let left = self.left.get().checked_sub(bytes.saturating_add(1));
+        self.left.set(left.ok_or_else(|| {
+            E::custom(format_args!("with what its aliases stand for it is longer than twice its text and {ALIASED_MAX} bytes; write out less by aliases, or split it"))
+        })?);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what JSON can say too: null, true, false, a number, a text, a list or a mapping")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        self.take(0)?;
+        Ok(Value::Null)
+    }
+
+    /// A document without anything in it.
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        self.visit_unit()
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Value, E> {
+        self.take(1)?;
+        Ok(Value::Bool(flag))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
+        self.take(1)?;
+        Ok(Value::from(number))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
+        self.take(1)?;
+        Ok(Value::from(number))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
+        self.take(1)?;
+        let number = Number::from_f64(number);
+        number.map(Value::Number).ok_or_else(|| E::custom("there is no such number in JSON (.nan or .inf)"))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        self.take(text.len())?;
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.take(1)?;
+        let mut list = Vec::new();
+        while let Some(value) = entries.next_element_seed(self)? {
+            list.push(value);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.take(1)?;
+        let mut members = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            self.take(name.len())?;
+            if members.contains_key(&name) {
+                return Err(de::Error::custom(format_args!(
+                    "the member {name:?} stands there twice; leave one of them"
+                )));
+            }
+            let value = entries.next_value_seed(self)?;
+            members.insert(name, value);
+        }
+        Ok(Value::Object(members))
+    }
 }
 
 /// "; did you mean x?", if one of the known names is like this one.
@@ -268,6 +373,8 @@ fn member_place(place: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn fields(value: &Value) -> Fields<'_> {
@@ -313,6 +420,47 @@ mod tests {
         for problem in [fields(&value).span("a"), fields(&value).moment("a", 0), fields(&value).span("b")] {
             let problem = problem.expect_err("no time").to_string();
             assert!(problem.starts_with("case 1 \"x\", ") && problem.contains("such as"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn of_two_members_with_one_name_none_wins() {
+        for text in [
+            "a: 1\nb: 2\na: 3",
+            "{\"a\": {}, \"b\": 1, \"a\": {}}",
+            "- b: {c: [{a: 1, \"a\": 1}]}",
+            "x: &x {a: 1}\ny: {a: *x, a: *x}",
+        ] {
+            let problem = document(text).expect_err(text).to_string();
+            assert!(problem.contains("the member \"a\" stands there twice"), "{text}: {problem}");
+        }
+        // One name in two mappings is two members.
+        assert_eq!(document("{a: {a: 1}, b: {a: 2}}"), Ok(json!({ "a": { "a": 1 }, "b": { "a": 2 } })));
+    }
+
+    #[test]
+    fn a_number_that_json_has_not_is_refused_and_not_null() {
+        for text in ["a: .nan", "a: .inf", "a: [-.inf]"] {
+            let problem = document(text).expect_err(text).to_string();
+            assert!(problem.contains("no such number"), "{text}: {problem}");
+        }
+        assert_eq!(document("[1.5, -7, 18446744073709551615, ~]"), Ok(json!([1.5, -7, u64::MAX, null])));
+    }
+
+    #[test]
+    fn aliases_are_read_as_far_as_they_stay_small() {
+        assert_eq!(document("a: &a {x: [1]}\nb: *a"), Ok(json!({ "a": { "x": [1] }, "b": { "x": [1] } })));
+        let long = format!("a: &a \"{}\"\nb: [{}]", "x".repeat(4_000), "*a, ".repeat(4_000));
+        let wide = format!("- &a [{}]\n- [{}]", "1, ".repeat(4_000), "*a, ".repeat(4_000));
+        for text in [long, wide] {
+            let problem = document(&text).expect_err("it would be huge").to_string();
+            assert!(problem.contains("aliases"), "{problem}");
+        }
+        // However a document is written that has none, it is never too much.
+        for text in ["{a,b,c,d}", "[0,0,0,0]", "-\n-\n-", "[[],[],{}]", "[\"\\P\\P\\P\\P\\P\\P\"]"] {
+            let left = Cell::new(2 * text.len());
+            let read = Strict { left: &left }.deserialize(serde_yaml::Deserializer::from_str(text));
+            read.unwrap_or_else(|error| panic!("{text}: {error}"));
         }
     }
 

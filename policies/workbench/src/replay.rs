@@ -1,14 +1,17 @@
 //! A journal of decisions, replayed: reproduced byte for byte with the module that made them, and
 //! decided again with another one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Read as _},
+};
 
 use konductor_core::{Decision, Question, check};
 pub use konductor_policy::compare::Kind;
 use konductor_policy::{
     Policy,
     compare::{differences, sentence},
-    journal::Record,
+    journal::{LINE_MAX, Record},
 };
 use konductor_policy_abi::v1;
 use serde::Serialize;
@@ -16,23 +19,100 @@ use serde_json::Value;
 
 use crate::{question::question, read::Mistake, words};
 
-/// Reads a journal: the number and the record of each line, empty ones left out.
-///
-/// # Errors
-/// The first line that is no record.
-pub fn parse(text: &str) -> Result<Vec<(usize, Record)>, Mistake> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| match Record::parse(line) {
-            Ok(record) => Ok((i + 1, record)),
-            Err(error) => Err(Mistake::new(format!("line {}", i + 1), error.to_string())),
-        })
-        .collect()
+/// Reads a journal line by line, however long it is: the number and the record of each line, empty ones left out.
+/// After the first mistake there is nothing more to be read.
+#[derive(Debug)]
+pub struct Records<R> {
+    journal: R,
+    line: usize,
+    any: bool,
+    cut: Option<usize>,
 }
 
-/// What differs when the module that made a decision makes it again; empty: nothing does.
+impl<R: BufRead> Records<R> {
+    /// The records of a journal.
+    pub fn of(journal: R) -> Self {
+        Self { journal, line: 0, any: false, cut: None }
+    }
+
+    /// The number of the last line if it is the beginning of a record and no more: who wrote it was stopped.
+    #[must_use]
+    pub fn cut(&self) -> Option<usize> {
+        self.cut
+    }
+
+    /// The next line and whether it has an end.
+    fn line(&mut self) -> Result<Option<(Vec<u8>, bool)>, String> {
+        let mut line = Vec::new();
+        // With its end, and one byte more, which tells "at the limit" from "above it".
+        let most = LINE_MAX as u64 + 2;
+        let read = self.journal.by_ref().take(most).read_until(b'\n', &mut line);
+        if read.map_err(|error| format!("it cannot be read: {error}"))? == 0 {
+            return Ok(None);
+        }
+        self.line += 1;
+        let ended = line.pop_if(|last| *last == b'\n').is_some();
+        if line.len() > LINE_MAX {
+            return Err(format!("the line has more than {LINE_MAX} bytes, the limit"));
+        }
+        Ok(Some((line, ended)))
+    }
+
+    fn record(&mut self) -> Result<Option<Record>, String> {
+        while let Some((line, ended)) = self.line()? {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let text = str::from_utf8(&line).map_err(|_| "the line is not text (UTF-8)".to_owned());
+            match text.and_then(|text| Record::parse(text).map_err(|error| error.to_string())) {
+                Ok(record) => {
+                    self.any = true;
+                    return Ok(Some(record));
+                }
+                // What else has one line without an end is something else than a journal.
+                Err(_) if !ended && self.any && line.starts_with(b"{") => self.cut = Some(self.line),
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: BufRead> Iterator for Records<R> {
+    type Item = Result<(usize, Record), Mistake>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.record().transpose()?;
+        Some(record.map(|record| (self.line, record)).map_err(|why| Mistake::new(format!("line {}", self.line), why)))
+    }
+}
+
+/// What came of making a decision again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reproduced {
+    /// The same, to the byte.
+    Same,
+    /// Something else: in what it differs.
+    Differs(Vec<String>),
+    /// The machine has failed and not the policy, when it was recorded or now. That says nothing of the module.
+    MachineFailed(String),
+}
+
+/// The reasons of the faults for which [`Fault::is_infrastructure`](konductor_policy::Fault::is_infrastructure).
+const OF_THE_MACHINE: [&str; 2] = ["DeadlineExceeded", "SandboxFailed"];
+
+/// Lets the module that made a decision make it again.
 #[must_use]
-pub fn reproduce(record: &Record, policy: &Policy) -> Vec<String> {
+pub fn reproduce(record: &Record, policy: &Policy) -> Reproduced {
+    if let Some(fault) = record.fault.as_ref().filter(|fault| OF_THE_MACHINE.contains(&fault.as_str())) {
+        return Reproduced::MachineFailed(format!("recorded {fault}"));
+    }
+    let answer = policy.answer(record.input.as_bytes());
+    let read = answer.as_ref().map_err(|fault| fault.clone()).and_then(|answer| Policy::read(&answer.output));
+    let fault = match read.err() {
+        Some(fault) if fault.is_infrastructure() => return Reproduced::MachineFailed(format!("now {fault}")),
+        fault => fault.map(|fault| fault.reason().to_owned()),
+    };
     let mut found = Vec::new();
     let mut differs = |what: &str, recorded: String, now: String| {
         if recorded != now {
@@ -41,9 +121,6 @@ pub fn reproduce(record: &Record, policy: &Policy) -> Vec<String> {
         }
     };
     let none = || "none".to_owned();
-    let answer = policy.answer(record.input.as_bytes());
-    let read = answer.as_ref().map_err(|fault| fault.clone()).and_then(|answer| Policy::read(&answer.output));
-    let fault = read.err().map(|fault| fault.reason().to_owned());
     differs("fault", record.fault.clone().unwrap_or_else(none), fault.unwrap_or_else(none));
     // What is no text is not in the journal; the fault says what was the matter with it.
     let output = answer.as_ref().ok().and_then(|answer| String::from_utf8(answer.output.clone()).ok());
@@ -54,7 +131,7 @@ pub fn reproduce(record: &Record, policy: &Policy) -> Vec<String> {
         let now = answer.as_ref().ok().map(|answer| answer.fuel);
         differs("fuel", fuel.to_string(), now.map_or_else(none, |fuel| fuel.to_string()));
     }
-    found
+    if found.is_empty() { Reproduced::Same } else { Reproduced::Differs(found) }
 }
 
 /// A decision that another module makes differently.

@@ -5,7 +5,9 @@
 //! drawing for a terminal and as SVG. `policies/README.md` has the format with an example.
 //!
 //! What is not in it, because here one clock is right and nothing fails: clock skew, lost races,
-//! late watches, a controller that restarts. The tests of the controller have those.
+//! late watches, a controller that restarts. The tests of the controller have those. Nor what the
+//! controller does about a policy that fails again and again: here it is asked each time, without the
+//! pauses in between (the breaker), and without the return to the last module that worked.
 
 mod judge;
 mod lanes;

@@ -8,6 +8,11 @@ pub(crate) fn span(ms: i64) -> String {
     if ms > 0 { format_duration(ms) } else { format!("{ms}ms") }
 }
 
+/// A name or a sentence of somebody else on one line, without what a terminal would obey.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// `1 (b)`
 pub(crate) fn request(question: &Question, index: usize) -> String {
     match question.requests.get(index) {

@@ -14,20 +14,28 @@ use crate::{
     text::bytes,
 };
 
+/// How many inputs that were not decided are listed; all are counted.
+const FAILURES_MAX: usize = 20;
+
+/// What is measured.
+struct Measured {
+    name: String,
+    input: Vec<u8>,
+    /// A fixture may be about a fault; its cost is no decision's.
+    may_fail: bool,
+}
+
 pub(super) fn run(out: Output, args: &BenchArgs) -> Result<()> {
     let inputs = inputs(args)?;
     let host = files::host()?;
     let policy = files::policy(&host, &args.module)?;
     let mut costs = Vec::new();
-    for (name, input) in &inputs {
+    let mut failures = Vec::new();
+    for Measured { name, input, may_fail } in &inputs {
         match bench::measure(&policy, input, args.runs as usize) {
             Ok(cost) => costs.push((name, cost)),
-            // A fixture may be about a fault; its cost is no decision's.
-            Err(fault) if args.fixtures.is_some() => out.say(format_args!("{name}: {}", fault.reason())),
-            Err(fault) => {
-                let why = format!("{}: {fault}", fault.reason());
-                return Err(Error::new(format!("decide with {}", args.module), Problem::Failed(why)));
-            }
+            Err(fault) if *may_fail => out.say(format_args!("{name}: {}", fault.reason())),
+            Err(fault) => failures.push(format!("{name}: {}: {fault}", fault.reason())),
         }
     }
     match out.format {
@@ -38,13 +46,23 @@ pub(super) fn run(out: Output, args: &BenchArgs) -> Result<()> {
         Format::Name => {}
         Format::Text | Format::Wide => out.data(table(&costs))?,
     }
-    let most = costs.iter().max_by_key(|(_, cost)| cost.fuel);
-    match (args.max_fuel, most) {
-        (Some(limit), Some((name, cost))) if cost.fuel > limit => {
-            let why = format!("{name} takes {} fuel, {} more than {limit}", cost.fuel, cost.fuel - limit);
-            Err(Error::new(format!("stay within --max-fuel {limit} with {}", args.module), Problem::Failed(why)))
+    if !failures.is_empty() {
+        let why = format!("{} of {} inputs are not decided", failures.len(), inputs.len());
+        let error = Error::new(format!("decide with {}", args.module), Problem::Failed(why));
+        let (shown, more) = failures.split_at(failures.len().min(FAILURES_MAX));
+        let error = shown.iter().fold(error, |error, failure| error.with_note(failure.clone()));
+        return Err(if more.is_empty() { error } else { error.with_note(format!("and {} more", more.len())) });
+    }
+    let Some(limit) = args.max_fuel else { return Ok(()) };
+    let beyond = |why: String| {
+        Err(Error::new(format!("stay within --max-fuel {limit} with {}", args.module), Problem::Failed(why)))
+    };
+    match costs.iter().max_by_key(|(_, cost)| cost.fuel) {
+        Some((name, cost)) if cost.fuel > limit => {
+            beyond(format!("{name} takes {} fuel, {} more than {limit}", cost.fuel, cost.fuel - limit))
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => beyond("no decision was measured: there is no case that expects one".to_owned()),
     }
 }
 
@@ -65,8 +83,7 @@ fn table(costs: &[(&String, Cost)]) -> Table {
     table
 }
 
-/// What is measured: a name and an input each.
-fn inputs(args: &BenchArgs) -> Result<Vec<(String, Vec<u8>)>> {
+fn inputs(args: &BenchArgs) -> Result<Vec<Measured>> {
     let understand = |named: String| {
         move |mistake: konductor_workbench::Mistake| {
             Error::new(format!("understand {named}"), Problem::Invalid(mistake.to_string()))
@@ -76,14 +93,18 @@ fn inputs(args: &BenchArgs) -> Result<Vec<(String, Vec<u8>)>> {
         let mut inputs = Vec::new();
         for file in files::yaml(std::slice::from_ref(named))? {
             let cases = fixture::parse(&files::text(&file)?).map_err(understand(file.display().to_string()))?;
-            inputs.extend(bench::inputs(&cases).into_iter().map(|(name, input)| (name.to_owned(), input)));
+            inputs.extend(bench::inputs(&cases).into_iter().map(|(case, input)| Measured {
+                name: case.name.clone(),
+                input,
+                may_fail: case.expects_a_fault(),
+            }));
         }
         return Ok(inputs);
     }
     let (name, filled) = match &args.input {
         Some(file) => (file.display().to_string(), fixture::input(&files::text(file)?)),
-        None => (format!("{} requests", args.requests), bench::crowd(args.requests)),
+        None => (format!("{} requests", args.requests), bench::crowd(usize::from(args.requests))),
     };
     let filled = filled.map_err(understand(name.clone()))?;
-    Ok(vec![(name, filled.json())])
+    Ok(vec![Measured { name, input: filled.json(), may_fail: false }])
 }

@@ -1,7 +1,5 @@
 //! `koncli policy eval`.
 
-use std::io::Write as _;
-
 use konductor_workbench::{eval, fixture};
 
 use super::files;
@@ -17,9 +15,7 @@ pub(super) fn run(out: Output, args: EvalArgs) -> Result<()> {
     let policy = files::policy(&host, &args.module)?;
     let found = eval::evaluate(&policy, &input);
     if args.raw {
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&found.output).and_then(|()| stdout.flush());
-        written.map_err(|error| Error::new("write to stdout", Problem::Local(error.to_string())))?;
+        out.raw(&found.output)?;
     } else if matches!(out.format, Format::Json | Format::Yaml) {
         out.structured(&found)?;
     } else if let Some(decision) = &found.decision {
@@ -50,10 +46,8 @@ pub(super) fn run(out: Output, args: EvalArgs) -> Result<()> {
 fn input(args: &EvalArgs) -> Result<Vec<u8>> {
     let file = args.input.as_deref();
     if args.exact {
-        return match file {
-            Some(file) if file != std::path::Path::new("-") => files::bytes(file),
-            _ => files::text(std::path::Path::new("-")).map(String::into_bytes),
-        };
+        // Clap has seen to it that there is one.
+        return files::bytes(file.unwrap_or(std::path::Path::new(files::STDIN)));
     }
     let text = file.map(files::text).transpose()?.unwrap_or_default();
     let named = file.map_or_else(|| "the empty input".to_owned(), |file| file.display().to_string());

@@ -20,7 +20,7 @@ use kube::Api;
 use super::open;
 use crate::{
     args::{Global, PolicyCommand},
-    client::{Connection, Result},
+    client::{Connection, Error, Result},
     output::Output,
 };
 
@@ -34,14 +34,18 @@ pub(super) async fn run(global: &Global, out: Output, command: PolicyCommand) ->
         PolicyCommand::List { all_namespaces } => list::run(&open(global, out).await?, out, all_namespaces).await,
         PolicyCommand::Status { name } => status::run(&open(global, out).await?, out, &name).await,
         PolicyCommand::Delete { name } => delete::run(&open(global, out).await?, out, &name).await,
-        PolicyCommand::New(args) => new::run(out, &args),
-        PolicyCommand::Inspect(args) => inspect::run(out, &args),
-        PolicyCommand::Test(args) => test::run(out, &args),
-        PolicyCommand::Simulate(args) => simulate::run(out, &args),
-        PolicyCommand::Eval(args) => eval::run(out, args),
-        PolicyCommand::Bench(args) => bench::run(out, &args),
-        PolicyCommand::Replay(args) => replay::run(out, &args),
+        PolicyCommand::New(args) => without_cluster(new::run(out, &args)),
+        PolicyCommand::Inspect(args) => without_cluster(inspect::run(out, &args)),
+        PolicyCommand::Test(args) => without_cluster(test::run(out, &args)),
+        PolicyCommand::Simulate(args) => without_cluster(simulate::run(out, &args)),
+        PolicyCommand::Eval(args) => without_cluster(eval::run(out, args)),
+        PolicyCommand::Bench(args) => without_cluster(bench::run(out, &args)),
+        PolicyCommand::Replay(args) => without_cluster(replay::run(out, &args)),
     }
+}
+
+fn without_cluster(ran: Result<()>) -> Result<()> {
+    ran.map_err(Error::without_cluster)
 }
 
 fn config_maps(connection: &Connection) -> Api<ConfigMap> {

@@ -50,8 +50,9 @@ pub(super) fn run(out: Output, args: &NewArgs) -> Result<()> {
             .map_err(|error| Error::new(doing(), Problem::Local(format!("{}: {error}", path.display()))))?;
     }
     let names: Vec<&str> = files.iter().map(|file| file.path).collect();
-    let data =
-        json!({ "policy": args.name, "language": args.lang.to_string(), "directory": directory, "files": names });
+    // As it is shown: a path need not be UTF-8, and JSON has to be.
+    let shown = directory.display().to_string();
+    let data = json!({ "policy": args.name, "language": args.lang.to_string(), "directory": shown, "files": names });
     let text = format!(
         "{} begun in {}: {}\nnext: cd {} && make test",
         args.name,

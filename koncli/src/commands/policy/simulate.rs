@@ -1,6 +1,6 @@
 //! `koncli policy simulate`.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use konductor_workbench::scenario;
 
@@ -15,6 +15,7 @@ use crate::{
 const WIDTH: usize = 100;
 
 pub(super) fn run(out: Output, args: &SimulateArgs) -> Result<()> {
+    targets(args)?;
     let shown = args.scenario.display();
     let scenario = scenario::parse(&files::text(&args.scenario)?).map_err(|mistake| {
         Error::new(format!("understand the scenario {shown}"), Problem::Invalid(mistake.to_string()))
@@ -62,6 +63,36 @@ pub(super) fn run(out: Output, args: &SimulateArgs) -> Result<()> {
         error = error.with_note(line);
     }
     Err(error)
+}
+
+/// Nothing that is read is written over, and no two things are written into one file.
+fn targets(args: &SimulateArgs) -> Result<()> {
+    let mut taken = vec![("the scenario", args.scenario.as_path())];
+    if args.policy != files::DEFAULT {
+        taken.push(("the policy's module", Path::new(&args.policy)));
+    }
+    for (flag, target) in [("--svg", &args.svg), ("--journal", &args.journal)] {
+        let Some(target) = target.as_deref() else { continue };
+        let refused =
+            |why: String| Err(Error::new(format!("write {flag} {}", target.display()), Problem::Invalid(why)));
+        if target == Path::new(files::STDIN) {
+            return refused("- is no file; name one, or /dev/stdout together with -o name".to_owned());
+        }
+        if let Some((what, _)) = taken.iter().find(|(_, other)| is_same(other, target)) {
+            return refused(format!("{what} is that file; name another one"));
+        }
+        taken.push((flag, target));
+    }
+    Ok(())
+}
+
+/// Whether both mean one file, by whatever names.
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        (Err(_), Err(_)) => std::path::absolute(a).ok() == std::path::absolute(b).ok(),
+        _ => false,
+    }
 }
 
 /// As wide as the terminal is.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -28,8 +28,7 @@ const LIMIT: usize = 1024 * 1024;
 /// From this size on a module is compressed. In a request it is base64, a third larger, and API
 /// servers and their admission webhooks have limits of their own.
 const COMPRESS_FROM: usize = 700 * 1024;
-/// Nothing that could be uploaded is larger than this, compressed or not; more is not even read.
-const READ_MAX: u64 = 64 * 1024 * 1024;
+
 /// A module as it is uploaded.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -47,12 +46,14 @@ pub(super) fn read(name: &str, file: &Path) -> Result<Module> {
     if name == DEFAULT_POLICY {
         return Err(invalid(format!("\"{DEFAULT_POLICY}\" is the built-in policy; choose another name")));
     }
-    let mut raw = Vec::new();
-    let opened = std::fs::File::open(file).and_then(|opened| opened.take(READ_MAX + 1).read_to_end(&mut raw));
-    opened.map_err(|error| invalid(format!("it cannot be read: {error}")))?;
-    if raw.is_empty() {
+    let bytes = files::contents(file).map_err(|why| invalid(format!("it cannot be read: {why}")))?;
+    if bytes.is_empty() {
         return Err(invalid("the file is empty".to_owned()));
     }
+    let raw = konductor_workbench::inflate(bytes).map_err(|rejection| {
+        invalid(rejection.to_string())
+            .with_note("name the .wasm file itself: what is large is compressed when it is uploaded")
+    })?;
     pack(file, raw).map_err(invalid)
 }
 
@@ -73,6 +74,7 @@ fn check(name: &str, module: &Module, params: Vec<String>) -> Result<Vec<String>
     Ok(probed.warning().into_iter().collect())
 }
 
+/// A module under the key that says how it is stored. Its digest is that of the raw bytes, as the controller computes it.
 fn pack(named: &Path, raw: Vec<u8>) -> Result<Module, String> {
     let named = named.to_owned();
     let size = raw.len();
@@ -208,6 +210,29 @@ mod tests {
         let map = config_map("p", &large);
         assert!(is_policy(&map));
         assert_eq!(map.binary_data.expect("data").keys().collect::<Vec<_>>(), [POLICY_MODULE_GZIP_KEY]);
+    }
+
+    #[test]
+    fn a_module_that_is_compressed_already_is_stored_as_if_it_was_not() {
+        let gzip = |raw: &[u8]| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(raw).and_then(|()| encoder.finish()).expect("compressed")
+        };
+        let file = std::env::temp_dir().join(format!("konductor-koncli-upload-{}.wasm.gz", std::process::id()));
+        for raw in [module(1_000, |_| 0), module(2 * LIMIT, |_| 0)] {
+            std::fs::write(&file, gzip(&raw)).expect("written");
+            let (read, packed) = (read("p", &file).expect("read"), pack(raw).expect("packed"));
+            let all = |module: &Module| (module.digest.clone(), module.size, module.key, module.stored.clone());
+            assert!(all(&read) == all(&packed), "{} {} {}", read.digest, read.size, read.key);
+        }
+        for (bytes, problem) in
+            [(gzip(&module(5 * LIMIT, |_| 0)), "inflates to more than"), (b"\x1f\x8bcut".to_vec(), "gzip")]
+        {
+            std::fs::write(&file, bytes).expect("written");
+            let error = read("p", &file).expect_err(problem);
+            assert!(error.to_string().contains(problem) && error.exit_code() == 2, "{error}");
+        }
+        std::fs::remove_file(&file).expect("removed");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{
     story::{Happening, Story},
     text::clock,
 };
+use crate::words::plain;
 
 /// The fewest columns for time: fewer show nothing.
 const COLUMNS_MIN: usize = 20;
@@ -20,7 +21,7 @@ impl Story {
         let mut lines: Vec<String> = Vec::new();
         for holder in holders {
             let lane: String = self.lane(holder, columns).into_iter().collect();
-            let name: String = holder.chars().take(NAME_MAX).collect();
+            let name: String = plain(holder).chars().take(NAME_MAX).collect();
             lines.push(format!("{name:<names$} │{lane}│"));
         }
         lines.push(format!("{:<names$} └{}┘", "", "─".repeat(columns)));

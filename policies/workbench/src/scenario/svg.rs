@@ -232,6 +232,10 @@ fn legend(left: i64, y: i64) -> String {
     out
 }
 
+/// As XML writes it. Of control characters XML has only tabs and ends of lines: a reader refuses the whole drawing for
+/// any other, however it is written.
 fn escaped(text: &str) -> String {
+    let is_unfit = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    let text = text.replace(is_unfit, " ");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

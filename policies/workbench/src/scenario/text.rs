@@ -3,6 +3,7 @@
 use konductor_crds::time::format_duration;
 
 use super::story::{Entry, Happening, Story};
+use crate::words::plain;
 
 /// Virtual time for people: `1m30s`.
 pub(crate) fn clock(ms: i64) -> String {
@@ -99,7 +100,7 @@ impl Story {
         for share in &shares {
             lines.push(format!(
                 "  {:<widest$}  {:>3}%  {} in {} holds, longest wait {}",
-                share.holder,
+                plain(share.holder),
                 percent(share.held, held),
                 clock(share.held),
                 share.holds,
@@ -123,9 +124,9 @@ fn folded(entries: &[Entry]) -> Vec<Line> {
         lines.push(Line {
             at: entry.at,
             what: entry.what.words(),
-            holder: entry.holder.clone(),
+            holder: plain(&entry.holder),
             token: entry.token.map_or_else(String::new, |token| token.to_string()),
-            text: format!("{times}{}", last.text),
+            text: format!("{times}{}", plain(&last.text)),
         });
         i += row;
     }

@@ -1,8 +1,8 @@
 //! Journals: reproduced, and decided again by another policy.
 
 use konductor_workbench::{
-    Record,
-    replay::{self, Comparison, Kind},
+    Mistake, Policy, Record,
+    replay::{self, Comparison, Kind, Records, Reproduced},
     scenario,
 };
 
@@ -24,7 +24,18 @@ actors:
     let (story, journal) = scenario::play_and_record(&scenario, host(), host().builtin()).expect("it is played");
     assert!(story.summary.questions >= journal.len() && journal.len() > 8, "{} decisions", journal.len());
     let lines: Vec<String> = journal.iter().map(|record| record.line().expect("short")).collect();
-    replay::parse(&lines.join("\n")).expect("a journal")
+    read(lines.join("\n").as_bytes()).expect("a journal")
+}
+
+fn read(journal: &[u8]) -> Result<Vec<(usize, Record)>, Mistake> {
+    Records::of(journal).collect()
+}
+
+fn differs(record: &Record, policy: &Policy) -> String {
+    match replay::reproduce(record, policy) {
+        Reproduced::Differs(found) => found.join("\n"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -32,7 +43,7 @@ fn what_a_module_decided_it_decides_again_to_the_byte() {
     let builtin = host().builtin();
     for (line, record) in journal() {
         assert_eq!(record.digest, builtin.digest());
-        assert_eq!(replay::reproduce(&record, &builtin), [""; 0], "line {line}");
+        assert_eq!(replay::reproduce(&record, &builtin), Reproduced::Same, "line {line}");
     }
 }
 
@@ -48,13 +59,13 @@ fn a_journal_that_was_tampered_with_is_found_out() {
         (Record { output: None, ..record.clone() }, "output  recorded  none"),
     ];
     for (record, said) in tampered {
-        let found = replay::reproduce(&record, &builtin).join("\n");
+        let found = differs(&record, &builtin);
         assert!(found.contains(said), "{said}: {found}");
     }
     // A module that fails is reproduced by failing again.
     let failed = Record { output: None, fuel: None, fault: Some("Trap".to_owned()), ..record.clone() };
-    assert_eq!(replay::reproduce(&failed, &never()), [""; 0]);
-    assert!(replay::reproduce(&record, &never()).join("\n").contains("now       Trap"));
+    assert_eq!(replay::reproduce(&failed, &never()), Reproduced::Same);
+    assert!(differs(&record, &never()).contains("now       Trap"));
 }
 
 #[test]
@@ -96,9 +107,44 @@ fn another_policy_is_compared_by_what_it_does() {
 fn a_line_that_is_no_record_is_named() {
     let (_, record) = journal().swap_remove(0);
     let line = record.line().expect("short");
-    let problem = replay::parse(&format!("{line}\n\n{}", &line[..50])).expect_err("cut off").to_string();
+    let problem = read(format!("{line}\n\n{}\n", &line[..50]).as_bytes()).expect_err("cut off").to_string();
     assert!(problem.starts_with("line 3: "), "{problem}");
     let mut no_input = record;
     no_input.input = "[]".to_owned();
     assert!(replay::redecide(&no_input, &host().builtin()).is_err());
+}
+
+#[test]
+fn a_last_line_that_was_cut_is_told_and_nothing_else_is_taken_for_one() {
+    let (_, record) = journal().swap_remove(0);
+    let line = record.line().expect("short");
+    let whole = format!("{line}\n{}", line.replace("default/lease", "default/l\u{e9}ase"));
+    // Wherever it was stopped, also within a letter.
+    for end in line.len() + 2..whole.len() {
+        let mut records = Records::of(&whole.as_bytes()[..end]);
+        let read = records.by_ref().collect::<Result<Vec<_>, _>>().unwrap_or_else(|mistake| panic!("{end}: {mistake}"));
+        assert_eq!((read, records.cut()), (vec![(1, record.clone())], Some(2)), "{end}");
+    }
+    let mut records = Records::of(whole.as_bytes());
+    assert_eq!((records.by_ref().count(), records.cut()), (2, None));
+    for (no_journal, said) in [
+        (line[..50].to_owned(), "line 1"),
+        (format!("{line}\nnonsense"), "line 2"),
+        (format!("{}\n{line}", &line[..50]), "line 1"),
+        (format!("{line}\n{{{}", " ".repeat(1024 * 1024)), "line 2: the line has more than 524288 bytes"),
+    ] {
+        let mistake = read(no_journal.as_bytes()).expect_err(said).to_string();
+        assert!(mistake.starts_with(said), "{mistake}");
+    }
+}
+
+#[test]
+fn what_the_machine_did_is_not_the_modules_doing() {
+    let (_, record) = journal().swap_remove(0);
+    for fault in ["DeadlineExceeded", "SandboxFailed"] {
+        assert!(konductor_policy::Fault::REASONS.contains(&fault), "{fault}");
+        let failed = Record { output: None, fuel: None, fault: Some(fault.to_owned()), ..record.clone() };
+        let again = replay::reproduce(&failed, &host().builtin());
+        assert_eq!(again, Reproduced::MachineFailed(format!("recorded {fault}")));
+    }
 }
