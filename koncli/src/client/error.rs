@@ -262,8 +262,8 @@ impl Problem {
                 let mut lines = vec![format!(
                     "create it: koncli lease create {name} -n {namespace} --ttl 10m (or add --create --ttl 10m to acquire)"
                 )];
-                if !similar.is_empty() {
-                    lines.insert(0, format!("leases with a similar name there: {}", similar.join(", ")));
+                if let Some(similar) = crate::text::similar_leases(similar) {
+                    lines.insert(0, similar);
                 }
                 return lines;
             }
