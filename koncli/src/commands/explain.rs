@@ -5,8 +5,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use konductor_crds::{
     DEFAULT_POLICY, DEFAULT_POLICY_ANNOTATION, Lease, LeaseRequest, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY,
+    POLICY_MODULE_LABEL,
     time::{parse_duration, parse_timestamp, parse_ttl},
-    v1::{LeasePhase, OnFailure, reasons::READY},
+    v1::{
+        LeasePhase, OnFailure,
+        reasons::{POLICY_NOT_FOUND, READY},
+    },
 };
 use konductor_workbench::{
     Policy,
@@ -52,7 +56,7 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs
     };
     let decider = policy_of(connection, &policy).await;
     let problems = problems(&lease);
-    let decides = decides(&lease, &problems);
+    let decides = decides(&lease, &problems, decider.is_ok());
     let asked = match (&decides, &decider) {
         (Decides::Nobody(why), _) => Err((*why).to_owned()),
         (Decides::BuiltIn, _) => {
@@ -60,7 +64,10 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs
             input["params"] = json!({});
             files::host().map(|host| host.builtin()).map_err(|error| error.to_string())
         }
-        (Decides::Policy, decider) => decider.as_ref().map(|(policy, _)| policy.clone()).map_err(Clone::clone),
+        (Decides::LastGood, _) => Err("it is the last good module, which only the controller has".to_owned()),
+        (Decides::Policy | Decides::PolicySoon, decider) => {
+            decider.as_ref().map(|(policy, _)| policy.clone()).map_err(Clone::clone)
+        }
     };
     let explained = asked.and_then(|policy| {
         explain(&policy, input.to_string().as_bytes(), about).map_err(|mistake| mistake.to_string())
@@ -126,6 +133,9 @@ async fn policy_of(connection: &Connection, name: &str) -> Result<(std::sync::Ar
         let error = Error::from_call(doing, failure);
         [vec![error.to_string()], error.help()].concat().join("; ")
     })?;
+    if map.metadata.labels.as_ref().and_then(|labels| labels.get(POLICY_MODULE_LABEL)).is_none_or(|is| is != "true") {
+        return Err(format!("the ConfigMap \"{name}\" is no policy without the label {POLICY_MODULE_LABEL}=true"));
+    }
     let data = map.binary_data.unwrap_or_default();
     let stored = data.get(POLICY_MODULE_KEY).or_else(|| data.get(POLICY_MODULE_GZIP_KEY));
     let stored = &stored.ok_or_else(|| format!("the ConfigMap \"{name}\" has no module"))?.0;
@@ -139,20 +149,30 @@ async fn policy_of(connection: &Connection, name: &str) -> Result<(std::sync::Ar
 enum Decides {
     /// The policy that it has.
     Policy,
+    /// That one too, as soon as the controller has looked at a module that is there by now.
+    PolicySoon,
+    /// A module that the policy had before: its newest is not used.
+    LastGood,
     /// The built-in rules, until that policy works.
     BuiltIn,
     /// Nobody, and why: there is nothing to foretell.
     Nobody(&'static str),
 }
 
-/// What the conditions mean, as the controller acts on them.
-fn decides(lease: &Lease, problems: &[Problem]) -> Decides {
+/// How the controller says in a condition that the policy works on with the module that it had (`policies/slot.rs` there).
+const LAST_GOOD: &str = "the last good one, ";
+
+/// What the conditions mean, as the controller acts on them. `is_there` says whether the policy's module was found and
+/// could be loaded here.
+fn decides(lease: &Lease, problems: &[Problem], is_there: bool) -> Decides {
     let on_failure = lease.spec.policy.as_ref().and_then(|policy| policy.on_failure).unwrap_or_default();
     match (problems, on_failure) {
         ([], _) => Decides::Policy,
         ([first, ..], _) if first.condition == READY => {
             Decides::Nobody("nothing is granted until the lease's spec is mended")
         }
+        ([first, ..], _) if first.message.contains(LAST_GOOD) => Decides::LastGood,
+        ([first, ..], _) if is_there && first.reason == POLICY_NOT_FOUND => Decides::PolicySoon,
         (_, OnFailure::Hold) => {
             Decides::Nobody("spec.policy.onFailure is Hold: nothing is granted until the policy works")
         }
@@ -284,6 +304,10 @@ impl Told<'_> {
                 (false, Decides::Nobody(_)) => {
                     "spec.policy.onFailure is Hold: nobody is granted, and nothing is renewed, until the policy works."
                 }
+                (false, Decides::PolicySoon) => {
+                    "The module is there now: it decides as soon as the controller has looked at it."
+                }
+                (false, Decides::LastGood) => continue,
                 (false, _) => {
                     "spec.policy.onFailure is Default: the built-in rules decide meanwhile, without the policy's params."
                 }

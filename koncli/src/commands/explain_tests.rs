@@ -94,7 +94,7 @@ fn what_is_wrong_is_said_first_and_nobody_wins_who_is_not_granted() {
         let mut lease = lease("x", conditions);
         lease.spec.policy = Some(PolicySpec { on_failure, ..PolicySpec::default() });
         let problems = problems(&lease);
-        let decides = decides(&lease, &problems);
+        let decides = decides(&lease, &problems, false);
         // What would be simulated if anybody was.
         let next = vec![Served { holder: "me".to_owned(), reason: String::new() }];
         let explained = match decides {
@@ -126,4 +126,22 @@ fn what_is_wrong_is_said_first_and_nobody_wins_who_is_not_granted() {
     let (text, json) = told(&[["PolicyReady", "True", "PolicyActive", ""]], Some(OnFailure::Hold));
     assert!(text.starts_with("Nobody holds x.") && text.ends_with("Next, now: me"), "{text}");
     assert_eq!(json["problems"], json!([]));
+}
+
+#[test]
+fn a_policy_that_works_on_or_is_about_to_is_not_taken_for_one_that_fails() {
+    let hold = |reason, message| {
+        let mut lease = lease("x", &[["PolicyReady", "False", reason, message]]);
+        lease.spec.policy = Some(PolicySpec { on_failure: Some(OnFailure::Hold), ..PolicySpec::default() });
+        lease
+    };
+    let whose = |lease: &Lease, is_there| decides(lease, &problems(lease), is_there);
+    let refused =
+        hold("PolicyRejected", "the newest module was refused: too large; the last good one, sha256:0, decides");
+    assert_eq!(whose(&refused, false), Decides::LastGood);
+    let looked_at = hold("PolicyNotFound", "the module of ConfigMap team/p is being looked at");
+    assert_eq!(whose(&looked_at, true), Decides::PolicySoon);
+    assert!(matches!(whose(&looked_at, false), Decides::Nobody(_)));
+    // That it can be loaded does not say that it works.
+    assert!(matches!(whose(&hold("PolicyFault", "a trap"), true), Decides::Nobody(_)));
 }
