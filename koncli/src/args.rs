@@ -140,13 +140,16 @@ pub enum LeaseCommand {
     Status(NameArgs),
     /// Say who holds a lease and why, who is next, and what somebody would need to win
     #[command(
-        after_help = "The policy itself is asked, here, with the leases and requests as they are: who would get the lease if its holder released it, and at which priority somebody would be next. Nothing is changed. An uploaded policy can be asked by whoever may read its ConfigMap (ClusterRole konductor-policy-author).\n\nExamples:\n  koncli lease explain db-migration\n  koncli lease explain db-migration --holder pod-c\n  koncli lease explain db-migration --holder pod-c --priority 10"
+        after_help = "The policy itself is asked, here, with the leases and requests as they are: who would get the lease if its holder released it, and at which priority somebody would be next. Nothing is changed. An uploaded policy can be asked by whoever may read its ConfigMap (ClusterRole konductor-policy-author).\n\nWhat is wrong by the lease's own conditions (Ready or PolicyReady is False) stands first; where that means that nobody is granted, nobody is foretold. With -o json it is in problems, as condition, reason and message, and meanwhile names the policy that decides until the lease's own works.\n\nExamples:\n  koncli lease explain db-migration\n  koncli lease explain db-migration --holder pod-c\n  koncli lease explain db-migration --holder pod-c --priority 10"
     )]
     Explain(ExplainArgs),
     /// Watch leases, who waits and hand-overs, live
     #[command(visible_alias = "top", after_help = watch::WATCH_HELP)]
     Watch(WatchArgs),
     /// List leases
+    #[command(
+        after_help = "With -o wide the last column, PROBLEM, has the reasons for which a lease does not work as it is meant to, such as InvalidSpec or PolicyNotFound. Without it they are said on stderr, unless --quiet.\n\nExamples:\n  koncli lease list -A -o wide\n  koncli lease list --watch"
+    )]
     List(ListArgs),
     /// Create a lease
     #[command(

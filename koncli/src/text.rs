@@ -24,6 +24,12 @@ pub fn similar(name: &str, names: Vec<String>) -> Vec<String> {
     near.into_iter().take(SIMILAR_MAX).map(|(_, name)| name).collect()
 }
 
+/// Says which leases have a similar name, if there are any.
+#[must_use]
+pub fn similar_leases(similar: &[String]) -> Option<String> {
+    (!similar.is_empty()).then(|| format!("leases with a similar name there: {}", similar.join(", ")))
+}
+
 /// How many letters must be put in, left out or changed to make one text of the other (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -1,5 +1,6 @@
 //! `koncli lease explain`: what it foretells is what happens.
 
+use konductor_crds::Lease;
 use konductor_tests::*;
 use serde_json::json;
 
@@ -75,4 +76,37 @@ async fn an_uploaded_policy_is_asked_too_by_who_may_read_it() {
     told.prints("Policy: saturdays, sha256:").prints("me (priority 0) is denied: not on a Saturday");
     let told = viewer.koncli("lease explain x --holder me").run().await.succeeds();
     told.prints("Who is next cannot be said").prints("konductor-policy-author");
+}
+
+#[tokio::test]
+async fn a_lease_that_does_not_work_is_marked_and_nobody_is_foretold_who_is_not_granted() {
+    let plane = ControlPlane::installed().await;
+    let _controller = Controller::start(&plane, ControllerOptions::default()).await;
+    let team = plane.namespace("team").await;
+    let viewer = team.user(&["konductor-lease-viewer"]).await;
+    let koncli = |words: &str| viewer.koncli(&format!("lease {words}")).run();
+    team.create_lease_with("x", json!({"ttl": "10m", "policy": {"name": "gone", "onFailure": "Hold"}})).await;
+    let fails = |lease: &Lease| {
+        let status = lease.status.clone().unwrap_or_default();
+        status.conditions.iter().any(|condition| condition.reason.as_deref() == Some("PolicyNotFound"))
+    };
+    team.lease_is("x", "without its policy", fails).await;
+
+    let told = koncli("explain x --holder me").await.succeeds();
+    assert!(told.stdout.starts_with("PolicyReady is False, PolicyNotFound: "), "{told}");
+    assert!(!told.stdout.contains("me gets the lease now"), "{told}");
+    told.prints("onFailure is Hold: nobody is granted").prints("waits in vain");
+    koncli("list -o wide").await.succeeds().prints("PROBLEM").prints("PolicyNotFound");
+    let listed =
+        koncli("list").await.succeeds().complains("1 lease has a problem: x (PolicyNotFound); koncli lease status");
+    assert!(!listed.stdout.contains("PolicyNotFound"), "{listed}");
+    assert_eq!(koncli("list -q").await.succeeds().stderr, "");
+    koncli("watch --for 1ms").await.succeeds().prints("  x  free; problem: PolicyNotFound: ");
+
+    // The built-in rules decide, and who they grant is foretold.
+    team.patch_lease("x", json!({"spec": {"policy": {"onFailure": "Default"}}})).await;
+    let told = koncli("explain x --holder me").await.succeeds();
+    told.prints("the built-in rules decide meanwhile").prints("me (priority 0) gets the lease now.");
+    let (me, _) = hold(&team, "x", "me").await;
+    team.delete_request(&me).await;
 }

@@ -110,9 +110,10 @@ async fn anywhere_else_it_is_one_line_a_change() {
         // Two leases are more than what is read, unless both came at once.
         eventually("the first line", async || if gone.said().is_empty() { Err("nothing") } else { Ok(()) }).await;
     }
-    let lines = viewer.koncli("lease watch db nodb").spawn();
+    let lines = viewer.koncli("lease watch db nodb othr").spawn();
     lines.says("  db  free").await;
     lines.says("there is no lease nodb in namespace team yet").await;
+    lines.says("there is no lease othr in namespace team yet; leases with a similar name there: other").await;
     let json = viewer.koncli("lease watch -o json").spawn();
     json.says("\"other\"").await;
     let (ana, _) = hold(&team, "db", "ana").await;

@@ -272,8 +272,8 @@ impl Problem {
                 let mut lines = vec![format!(
                     "if it is to be there: koncli lease create {name} -n {namespace} --ttl 10m (acquire and run make it with --create --ttl 10m)"
                 )];
-                if !similar.is_empty() {
-                    lines.insert(0, format!("leases with a similar name there: {}", similar.join(", ")));
+                if let Some(similar) = crate::text::similar_leases(similar) {
+                    lines.insert(0, similar);
                 }
                 return lines;
             }

@@ -5,8 +5,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use konductor_crds::{
     DEFAULT_POLICY, DEFAULT_POLICY_ANNOTATION, Lease, LeaseRequest, POLICY_MODULE_GZIP_KEY, POLICY_MODULE_KEY,
+    POLICY_MODULE_LABEL,
     time::{parse_duration, parse_timestamp, parse_ttl},
-    v1::LeasePhase,
+    v1::{
+        LeasePhase, OnFailure,
+        reasons::{POLICY_NOT_FOUND, READY},
+    },
 };
 use konductor_workbench::{
     Policy,
@@ -16,7 +20,11 @@ use konductor_workbench::{
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::{client_for, policy::files};
+use super::{
+    client_for,
+    policy::files,
+    problem::{Problem, problems},
+};
 use crate::{
     args::{ExplainArgs, Format},
     client::{Access, Connection, Error, Result, call},
@@ -41,23 +49,35 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ExplainArgs
     });
     let now = wall_clock_ms();
     let holding = holding(connection, &lease).await;
-    let (input, about) = input(&lease, holding.as_ref(), &queue, args, now);
+    let (mut input, about) = input(&lease, holding.as_ref(), &queue, args, now);
     let policy = match policy_name(&lease) {
         Some(name) => name,
         None => namespace_policy(connection).await.unwrap_or_else(|| DEFAULT_POLICY.to_owned()),
     };
     let decider = policy_of(connection, &policy).await;
-    let explained = match &decider {
-        Ok((policy, _)) => {
-            let explained = explain(policy, input.to_string().as_bytes(), about);
-            explained.map_err(|mistake| mistake.to_string())
+    let problems = problems(&lease);
+    let decides = decides(&lease, &problems, decider.is_ok());
+    let asked = match (&decides, &decider) {
+        (Decides::Nobody(why), _) => Err((*why).to_owned()),
+        (Decides::BuiltIn, _) => {
+            // As the controller asks it then: the params are the other policy's.
+            input["params"] = json!({});
+            files::host().map(|host| host.builtin()).map_err(|error| error.to_string())
         }
-        Err(why) => Err(why.clone()),
+        (Decides::LastGood, _) => Err("it is the last good module, which only the controller has".to_owned()),
+        (Decides::Policy | Decides::PolicySoon, decider) => {
+            decider.as_ref().map(|(policy, _)| policy.clone()).map_err(Clone::clone)
+        }
     };
+    let explained = asked.and_then(|policy| {
+        explain(&policy, input.to_string().as_bytes(), about).map_err(|mistake| mistake.to_string())
+    });
     let told = Told {
         lease: &lease,
         policy,
         digest: decider.as_ref().ok().map(|(_, digest)| digest.as_str()),
+        problems: &problems,
+        decides,
         explained: &explained,
         waiting: queue.len(),
     };
@@ -113,12 +133,51 @@ async fn policy_of(connection: &Connection, name: &str) -> Result<(std::sync::Ar
         let error = Error::from_call(doing, failure);
         [vec![error.to_string()], error.help()].concat().join("; ")
     })?;
+    if map.metadata.labels.as_ref().and_then(|labels| labels.get(POLICY_MODULE_LABEL)).is_none_or(|is| is != "true") {
+        return Err(format!("the ConfigMap \"{name}\" is no policy without the label {POLICY_MODULE_LABEL}=true"));
+    }
     let data = map.binary_data.unwrap_or_default();
     let stored = data.get(POLICY_MODULE_KEY).or_else(|| data.get(POLICY_MODULE_GZIP_KEY));
     let stored = &stored.ok_or_else(|| format!("the ConfigMap \"{name}\" has no module"))?.0;
     let policy = load(&host, stored).map_err(|rejection| rejection.to_string())?;
     let digest = policy.digest().to_owned();
     Ok((policy, digest))
+}
+
+/// Who decides about a lease as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decides {
+    /// The policy that it has.
+    Policy,
+    /// That one too, as soon as the controller has looked at a module that is there by now.
+    PolicySoon,
+    /// A module that the policy had before: its newest is not used.
+    LastGood,
+    /// The built-in rules, until that policy works.
+    BuiltIn,
+    /// Nobody, and why: there is nothing to foretell.
+    Nobody(&'static str),
+}
+
+/// How the controller says in a condition that the policy works on with the module that it had (`policies/slot.rs` there).
+const LAST_GOOD: &str = "the last good one, ";
+
+/// What the conditions mean, as the controller acts on them. `is_there` says whether the policy's module was found and
+/// could be loaded here.
+fn decides(lease: &Lease, problems: &[Problem], is_there: bool) -> Decides {
+    let on_failure = lease.spec.policy.as_ref().and_then(|policy| policy.on_failure).unwrap_or_default();
+    match (problems, on_failure) {
+        ([], _) => Decides::Policy,
+        ([first, ..], _) if first.condition == READY => {
+            Decides::Nobody("nothing is granted until the lease's spec is mended")
+        }
+        ([first, ..], _) if first.message.contains(LAST_GOOD) => Decides::LastGood,
+        ([first, ..], _) if is_there && first.reason == POLICY_NOT_FOUND => Decides::PolicySoon,
+        (_, OnFailure::Hold) => {
+            Decides::Nobody("spec.policy.onFailure is Hold: nothing is granted until the policy works")
+        }
+        (_, OnFailure::Default) => Decides::BuiltIn,
+    }
 }
 
 /// What the controller would ask now, and the index of the request that is asked about. One that does not wait yet is
@@ -207,6 +266,8 @@ struct Told<'a> {
     lease: &'a Lease,
     policy: String,
     digest: Option<&'a str>,
+    problems: &'a [Problem],
+    decides: Decides,
     explained: &'a Result<Explanation, String>,
     waiting: usize,
 }
@@ -226,13 +287,40 @@ impl Told<'_> {
             "decided": {"policy": decided.name, "digest": decided.digest, "reason": decided.reason},
             "explanation": self.explained.as_ref().ok(),
             "unexplained": self.explained.as_ref().err(),
+            "problems": self.problems,
+            "meanwhile": (self.decides == Decides::BuiltIn).then_some(DEFAULT_POLICY),
         })
+    }
+
+    /// What is wrong, and what it means for those who wait.
+    fn wrong(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for problem in self.problems {
+            lines.push(format!("{} is False, {problem}", problem.condition));
+            let means = match (problem.condition == READY, self.decides) {
+                (true, _) => "Nobody is granted until the spec is mended. A hold that exists runs to its end.",
+                // An invalid spec, which is said already, is in the way first.
+                (false, _) if self.problems.len() > 1 => continue,
+                (false, Decides::Nobody(_)) => {
+                    "spec.policy.onFailure is Hold: nobody is granted, and nothing is renewed, until the policy works."
+                }
+                (false, Decides::PolicySoon) => {
+                    "The module is there now: it decides as soon as the controller has looked at it."
+                }
+                (false, Decides::LastGood) => continue,
+                (false, _) => {
+                    "spec.policy.onFailure is Default: the built-in rules decide meanwhile, without the policy's params."
+                }
+            };
+            lines.push(format!("  {means}"));
+        }
+        lines
     }
 
     fn text(&self, now: i64) -> String {
         let status = self.lease.status.clone().unwrap_or_default();
         let name = self.lease.metadata.name.clone().unwrap_or_default();
-        let mut lines = Vec::new();
+        let mut lines = self.wrong();
         let holder = status.holder.filter(|holder| !holder.is_empty() && status.phase == Some(LeasePhase::Held));
         lines.push(match (&holder, &status.expires) {
             (Some(holder), Some(expires)) => {
@@ -252,10 +340,17 @@ impl Told<'_> {
         let digest = self.digest.map(|digest| format!(", {digest}")).unwrap_or_default();
         let built_in = if self.policy == DEFAULT_POLICY { " (built in)" } else { "" };
         lines.push(format!("Policy: {}{built_in}{digest}", self.policy));
+        if self.decides == Decides::BuiltIn && self.policy != DEFAULT_POLICY {
+            lines.push(format!("  Meanwhile: {DEFAULT_POLICY} (built in)"));
+        }
         if decided.digest.as_deref().is_some_and(|last| self.digest.is_some_and(|digest| last != digest)) {
             lines.push(format!("  The last decision was made by {}.", decided.digest.unwrap_or_default()));
         }
         match self.explained {
+            Err(why) if matches!(self.decides, Decides::Nobody(_)) => lines.push(match self.waiting {
+                0 => format!("Nobody waits, and whoever comes waits in vain: {why}."),
+                count => format!("Nobody is next, and {count} in line: {why}."),
+            }),
             Err(why) => lines.push(format!("Who is next cannot be said, since the policy cannot be asked: {why}")),
             Ok(explained) => {
                 let asked = status.preemption.as_ref().map(|preemption| preemption.by.as_str());
@@ -278,19 +373,23 @@ fn explanation(explained: &Explanation, held: bool, asked: Option<&str>) -> Vec<
             for (place, served) in rest.iter().enumerate() {
                 lines.push(format!("  {}. {}{}", place + 2, served.holder, because(&served.reason)));
             }
+            if let Some(why) = &explained.nobody {
+                lines.push(format!("  Then nobody: {why}"));
+            }
         }
     }
     for denied in &explained.denied {
         lines.push(format!("Denied: {}{}", denied.holder, because(&denied.reason)));
     }
     if let Some(about) = &explained.about {
-        lines.extend(wins(about, held, asked));
+        lines.extend(wins(about, explained.nobody.is_some(), held, asked));
     }
     lines
 }
 
-/// What would have to change for a request to win. `asked` is whom the holder is already asked to hand over to.
-fn wins(about: &About, held: bool, asked: Option<&str>) -> Vec<String> {
+/// What would have to change for a request to win. `unserved` says whether the policy would leave some in line though the
+/// lease is free; `asked` is whom the holder is already asked to hand over to.
+fn wins(about: &About, unserved: bool, held: bool, asked: Option<&str>) -> Vec<String> {
     let who = format!("{} (priority {})", about.holder, about.priority);
     let mut lines = vec![match (&about.denied, about.place) {
         (Some(why), _) => format!("{who} is denied: {why}"),
@@ -299,6 +398,7 @@ fn wins(about: &About, held: bool, asked: Option<&str>) -> Vec<String> {
         }
         (None, Some(1)) => format!("{who} gets the lease now."),
         (None, Some(place)) => format!("{who} is number {place}: {} must be done first.", place - 1),
+        (None, None) if unserved => format!("{who}: the policy does not serve it now."),
         (None, None) => format!("{who} is not among the first {SERVED_MAX}."),
     }];
     if about.place != Some(1) {
@@ -320,72 +420,5 @@ fn wins(about: &About, held: bool, asked: Option<&str>) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use konductor_crds::{
-        LeaseRequestSpec, LeaseSpec, LeaseStatus,
-        v1::{Preemption, RequestRef},
-    };
-
-    use super::*;
-
-    /// A lease that `ana` holds with the priority 7 that she asked for; the lease's own is 0.
-    fn held() -> (Lease, LeaseRequest) {
-        let mut lease = Lease::new("x", LeaseSpec { ttl: "10m".to_owned(), ..LeaseSpec::default() });
-        lease.status = Some(LeaseStatus {
-            phase: Some(LeasePhase::Held),
-            holder: Some("ana".to_owned()),
-            request: Some(RequestRef { name: "r".to_owned(), uid: "u".to_owned(), renewals: 0, counted: None }),
-            ..LeaseStatus::default()
-        });
-        let asked = LeaseRequestSpec {
-            holder: "ana".to_owned(),
-            priority: Some(7),
-            ttl: Some("1m".to_owned()),
-            ..LeaseRequestSpec::default()
-        };
-        (lease, LeaseRequest::new("r", asked))
-    }
-
-    #[test]
-    fn the_holder_has_what_it_asked_for() {
-        let (lease, request) = held();
-        let args = ExplainArgs { name: "x".to_owned(), holder: None, priority: None };
-        let hold = |holding| input(&lease, holding, &[], &args, 0).0["hold"].clone();
-        assert_eq!((&hold(Some(&request))["priority"], &hold(Some(&request))["ttlMs"]), (&json!(7), &json!(60_000)));
-        assert_eq!((&hold(None)["priority"], &hold(None)["ttlMs"]), (&json!(0), &json!(600_000)));
-    }
-
-    /// Who is next, and for whom the policy asks nobody to leave.
-    fn ben() -> About {
-        About {
-            holder: "ben".to_owned(),
-            priority: 9,
-            place: Some(1),
-            denied: None,
-            next_with_priority: Some(9),
-            preempts_with_priority: None,
-        }
-    }
-
-    #[test]
-    fn what_is_not_so_is_not_said() {
-        let about = ben();
-        let said = |about: &About, asked| wins(about, true, asked).join("\n");
-        assert!(said(&about, Some("ben")).ends_with("The holder is asked to leave for it."));
-        for asked in [None, Some("cid")] {
-            assert!(said(&about, asked).ends_with("ask the holder to leave for it now."), "{asked:?}");
-        }
-        assert!(said(&About { place: None, ..about }, None).contains("is not among the first 10."));
-    }
-
-    #[test]
-    fn a_hand_over_that_is_under_way_is_told_of_whom_it_is_for() {
-        let (mut lease, _) = held();
-        lease.status.get_or_insert_default().preemption =
-            Some(Preemption { by: "ben".to_owned(), ..Preemption::default() });
-        let explained = Ok(Explanation { now: vec![], next: vec![], denied: vec![], nobody: None, about: Some(ben()) });
-        let policy = DEFAULT_POLICY.to_owned();
-        let text = Told { lease: &lease, policy, digest: None, explained: &explained, waiting: 1 }.text(0);
-        assert!(text.ends_with("The holder is asked to leave for it."), "{text}");
-    }
-}
+#[path = "explain_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 //! `koncli lease list`.
 
+use std::collections::HashMap;
+
 use futures::{StreamExt as _, TryStreamExt as _};
 use konductor_crds::{Lease, v1::LeasePhase};
 use kube::{
@@ -9,7 +11,10 @@ use kube::{
 };
 use serde_json::json;
 
-use super::signals;
+use super::{
+    problem::{problems, reasons_of},
+    signals,
+};
 use crate::{
     args::{Format, ListArgs},
     client::{Access, CallFailure, CallFailureKind, Connection, Error, Result, call},
@@ -44,7 +49,10 @@ pub(super) async fn run(connection: &Connection, out: Output, args: &ListArgs) -
             let mut table = columns.table();
             let now = wall_clock_ms();
             items.iter().for_each(|lease| table.row(columns.row(lease, None, now)));
-            out.data(table)
+            out.data(table)?;
+            // Who reads the table with a program gets the columns that it had; a person sees both.
+            columns.troubled(&items).into_iter().for_each(|line| out.say(line));
+            Ok(())
         }
     }
 }
@@ -55,7 +63,13 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
     let mut stop = std::pin::pin!(signals::stop());
     let mut table = columns.table();
     let mut reached = false;
+    let mut known = Known::default();
+    // What is said on stderr, after the table or line that it is about.
+    let mut news: Vec<String> = Vec::new();
     loop {
+        if reached {
+            news.drain(..).for_each(|line| out.say(line));
+        }
         let event = tokio::select! {
             _ = stop.as_mut() => return Ok(()),
             event = events.try_next() => event,
@@ -88,6 +102,7 @@ async fn follow(leases: Api<Lease>, out: Output, columns: Columns, place: &str) 
             Format::Text | Format::Wide => {
                 table.row(columns.row(&lease, phase, wall_clock_ms()));
                 // What there is at the beginning is one table, so that its columns fit.
+                news.extend(known.news(columns, &lease, phase.is_some()));
                 !reached || out.more(table.take_last_line())?
             }
         };
@@ -113,6 +128,27 @@ fn name(lease: &Lease) -> &str {
     lease.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// The problems that a watch has told: each is told once, until it is another or gone.
+#[derive(Debug, Default)]
+struct Known(HashMap<String, String>);
+
+impl Known {
+    fn news(&mut self, columns: Columns, lease: &Lease, is_gone: bool) -> Option<String> {
+        let lines = if is_gone { Vec::new() } else { columns.troubled(std::slice::from_ref(lease)) };
+        let lease = columns.full_name(lease);
+        match lines.into_iter().next() {
+            None => {
+                self.0.remove(&lease);
+                None
+            }
+            Some(line) => (self.0.insert(lease, line.clone()).as_ref() != Some(&line)).then_some(line),
+        }
+    }
+}
+
+/// So many leases with a problem are named on one line; `-o wide` has them all.
+const NAMED_MOST: usize = 5;
+
 #[derive(Debug, Clone, Copy)]
 struct Columns {
     namespace: bool,
@@ -126,7 +162,7 @@ impl Columns {
             head.insert(0, "NAMESPACE");
         }
         if self.wide {
-            head.extend(["EXPIRES-AT", "RENEWALS", "REQUEST", "PRIORITY", "RENEWABLE", "REASON"]);
+            head.extend(["EXPIRES-AT", "RENEWALS", "REQUEST", "PRIORITY", "RENEWABLE", "REASON", "PROBLEM"]);
         }
         Table::new(&head)
     }
@@ -161,9 +197,41 @@ impl Columns {
                 lease.spec.priority.unwrap_or_default().to_string(),
                 lease.spec.renewable.unwrap_or(true).to_string(),
                 policy.reason.unwrap_or_default(),
+                reasons_of(&problems(lease)),
             ]);
         }
         row
+    }
+
+    fn full_name(self, lease: &Lease) -> String {
+        match lease.metadata.namespace.as_deref().filter(|_| self.namespace) {
+            Some(namespace) => format!("{namespace}/{}", name(lease)),
+            None => name(lease).to_owned(),
+        }
+    }
+
+    /// What is said of leases that do not work as they are meant to, where no column says it.
+    fn troubled(self, leases: &[Lease]) -> Vec<String> {
+        let troubled: Vec<(&Lease, String)> = leases
+            .iter()
+            .map(|lease| (lease, reasons_of(&problems(lease))))
+            .filter(|(_, reasons)| !self.wide && !reasons.is_empty())
+            .collect();
+        let Some((first, _)) = troubled.first() else { return Vec::new() };
+        let named: Vec<String> = troubled
+            .iter()
+            .take(NAMED_MOST)
+            .map(|(lease, reasons)| format!("{} ({reasons})", self.full_name(lease)))
+            .collect();
+        let (count, more) = match (troubled.len(), troubled.len().saturating_sub(NAMED_MOST)) {
+            (1, _) => ("1 lease has a problem".to_owned(), String::new()),
+            (count, 0) => (format!("{count} leases have a problem"), String::new()),
+            (count, more) => (format!("{count} leases have a problem"), format!(" and {more} more (-o wide)")),
+        };
+        let namespace = first.metadata.namespace.as_deref().filter(|_| self.namespace);
+        let namespace = namespace.map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
+        let which = format!("koncli lease status {}{namespace} says which", name(first));
+        vec![format!("{count}: {}{more}; {which}", named.join(", "))]
     }
 }
 
@@ -172,6 +240,7 @@ mod tests {
     use konductor_crds::{LeaseSpec, LeaseStatus, time::parse_timestamp};
 
     use super::*;
+    use crate::commands::problem::tests::lease;
 
     #[test]
     fn a_row_shows_what_there_is() {
@@ -191,7 +260,34 @@ mod tests {
         let all = Columns { namespace: true, wide: true };
         let row = all.row(&lease, None, now);
         assert_eq!(row[..8], ["prod", "db", "pod-a", "Held", "10m", "in 4m10s", "2", "7"].map(str::to_owned));
-        assert_eq!(row.len(), 16);
+        assert_eq!((row.len(), row[16].as_str()), (17, ""));
         assert_eq!(all.row(&lease, Some("Deleted"), now)[3], "Deleted");
+    }
+
+    #[test]
+    fn a_problem_has_a_column_or_a_line_beside_the_table() {
+        const SPEC: [&str; 4] = ["Ready", "False", "InvalidSpec", "spec.ttl is \"1y\""];
+        let mut inv = lease("inv", &[SPEC]);
+        inv.metadata.namespace = Some("prod".into());
+        let fine = lease("fine", &[["Ready", "True", "LeaseReady", ""], ["Held", "False", "LeaseAvailable", ""]]);
+        let narrow = Columns { namespace: false, wide: false };
+        let wide = Columns { namespace: true, wide: true };
+        assert_eq!(wide.row(&inv, None, 0).last().map(String::as_str), Some("InvalidSpec"));
+        assert_eq!(narrow.row(&inv, None, 0)[2], "Available", "a script reads the phase");
+        assert!(wide.troubled(std::slice::from_ref(&inv)).is_empty() && narrow.troubled(&[fine.clone()]).is_empty());
+        assert_eq!(
+            narrow.troubled(&[fine.clone(), inv.clone()]),
+            ["1 lease has a problem: inv (InvalidSpec); koncli lease status inv says which"]
+        );
+        let everywhere = Columns { namespace: true, wide: false }.troubled(&vec![inv.clone(); 7]);
+        assert!(everywhere[0].starts_with("7 leases have a problem: prod/inv (InvalidSpec), "), "{everywhere:?}");
+        assert!(everywhere[0].ends_with(" and 2 more (-o wide); koncli lease status inv -n prod says which"));
+
+        let mut known = Known::default();
+        let mut mended = inv.clone();
+        mended.status = fine.status.clone();
+        assert!(known.news(narrow, &inv, false).is_some() && known.news(narrow, &inv, false).is_none());
+        assert!(known.news(narrow, &mended, false).is_none() && known.news(narrow, &inv, false).is_some());
+        assert!(known.news(narrow, &inv, true).is_none() && known.news(narrow, &inv, false).is_some());
     }
 }

@@ -9,6 +9,7 @@ mod list;
 mod man;
 mod once;
 mod policy;
+mod problem;
 mod record;
 mod release;
 mod renew;

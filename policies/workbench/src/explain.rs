@@ -16,8 +16,8 @@ use crate::{Mistake, question::question, words};
 
 /// How many of those that wait are told in the order in which they would be served: what fits a screen.
 pub const SERVED_MAX: usize = 10;
-/// How many priorities are tried for a request. Between those of its rivals nothing changes for most policies, and
-/// each try is a call into the sandbox.
+/// How many priorities of rivals are tried for a request: each try is a call into the sandbox. Between those of its rivals
+/// nothing changes for most policies; for the others one of them is narrowed down, in at most 32 more.
 const PRIORITIES_MAX: usize = 64;
 /// The most past holds that a policy is shown.
 const HISTORY_MAX: usize = 8;
@@ -75,11 +75,11 @@ pub struct About {
     /// Why it is denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denied: Option<String>,
-    /// The lowest priority, of those tried, at which it would be next; absent if there is none.
+    /// The lowest priority that was found at which it would be next; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_with_priority: Option<i32>,
-    /// The lowest priority, of those tried, at which the holder would be asked to leave for it; absent if there is none,
-    /// or if nobody holds the lease.
+    /// The lowest priority that was found at which the holder would be asked to leave for it; absent if there is none, or
+    /// if nobody holds the lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preempts_with_priority: Option<i32>,
 }
@@ -188,17 +188,48 @@ impl Asker<'_> {
         let own = question.requests.get(index)?.priority;
         let rivals = question.requests.iter().map(|request| request.priority);
         let rivals = rivals.chain(question.hold.as_ref().map(|hold| hold.priority));
-        // Where a comparison with a rival turns: as high as it, and above it.
-        let mut tried: BTreeSet<i32> = rivals.flat_map(|rival| [rival, rival.saturating_add(1)]).collect();
-        tried.insert(i32::MAX);
-        tried.retain(|&priority| priority > own);
-        let above = tried.iter().copied().take(PRIORITIES_MAX - 1).chain(tried.last().copied());
-        std::iter::once(own).chain(above).find(|&priority| {
+        lowest(own, rivals, |priority| {
             let mut question = question.clone();
             question.requests[index].priority = priority;
             self.ask(&question).is_ok_and(|decision| wanted(&decision))
         })
     }
+}
+
+/// The lowest priority, at least the own, that does. What is returned was asked for and does; what is one lower does not,
+/// or is lower than the own.
+///
+/// Tried are the priorities where a comparison with a rival turns, [`PRIORITIES_MAX`] at most. A policy may compare with
+/// a number of its own instead: it turns somewhere between the first that does and the last before it that does not, and
+/// is found by halving, in 32 more questions at most. A policy that serves a priority and not a higher one may serve one
+/// that is lower than what is found.
+fn lowest(own: i32, rivals: impl Iterator<Item = i32>, mut does: impl FnMut(i32) -> bool) -> Option<i32> {
+    // Where a comparison with a rival turns: as high as it, and above it.
+    let mut tried: BTreeSet<i32> = rivals.flat_map(|rival| [rival, rival.saturating_add(1)]).collect();
+    tried.insert(i32::MAX);
+    tried.retain(|&priority| priority > own);
+    if does(own) {
+        return Some(own);
+    }
+    let above = tried.iter().copied().take(PRIORITIES_MAX - 2).chain(tried.last().copied());
+    let mut too_low = own;
+    let mut enough = above.into_iter().find(|&priority| {
+        let found = does(priority);
+        if !found {
+            too_low = priority;
+        }
+        found
+    })?;
+    // Wider than an i32: the two may be as far apart as any two are.
+    while i64::from(enough) - i64::from(too_low) > 1 {
+        let middle = too_low.midpoint(enough);
+        if does(middle) {
+            enough = middle;
+        } else {
+            too_low = middle;
+        }
+    }
+    Some(enough)
 }
 
 /// The lease as its holder has just released it.
@@ -263,6 +294,35 @@ mod tests {
         assert_eq!((b.place, b.next_with_priority), (Some(2), Some(9)));
         assert_eq!((c.place, c.next_with_priority, c.priority), (Some(1), Some(9), 9));
         assert_eq!((d.place, d.next_with_priority), (Some(3), Some(10)));
+    }
+
+    #[test]
+    fn a_priority_that_no_rival_has_is_found_by_asking_not_often() {
+        let rivals = [-5, 0, 9, 1_000_000];
+        for own in [i32::MIN, -7, 0, 2] {
+            for least in [i32::MIN, -6, 0, 3, 9, 10, 500, 1_000_001, i32::MAX - 1, i32::MAX] {
+                let mut asked = Vec::new();
+                let found = lowest(own, rivals.into_iter(), |priority| {
+                    asked.push(priority);
+                    priority >= least
+                });
+                assert_eq!(found, Some(own.max(least)), "from {own}, served from {least}");
+                assert!(
+                    asked.len() <= PRIORITIES_MAX + 32 && asked.iter().all(|&priority| priority >= own),
+                    "{asked:?}"
+                );
+            }
+        }
+        assert_eq!(lowest(0, rivals.into_iter(), |_| false), None);
+        let mut count = 0;
+        let many = lowest(i32::MIN, (0..1_000).map(|rival| rival * 2), |priority| {
+            count += 1;
+            priority > i32::MAX - 3
+        });
+        assert!(many == Some(i32::MAX - 2) && count <= PRIORITIES_MAX + 32, "{many:?}, {count}");
+        // Whom a policy serves within bounds only: what is found does, and one less does not.
+        let within = lowest(0, rivals.into_iter(), |priority| (4..=9).contains(&priority));
+        assert_eq!(within, Some(4));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use konductor_crds::v1::HoldEnd;
 use serde::Serialize;
 
-use crate::{output::relative, text::plain};
+use crate::{commands::problem::Problem, output::relative, text::plain};
 
 /// What kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,6 +28,10 @@ pub(super) enum What {
     Left,
     /// Somebody is refused.
     Denied,
+    /// The lease does not work as it is meant to, or for other reasons than before.
+    Problem,
+    /// It does again.
+    Mended,
 }
 
 /// A change. `-o json` writes it: scripts depend on it, a field is added, never renamed.
@@ -62,6 +66,9 @@ pub(super) struct Change {
     /// In the policy's or the controller's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+    /// What is wrong with the lease by its conditions: at the beginning, and when that changes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Change {
@@ -79,6 +86,7 @@ impl Change {
             place: None,
             waiting: None,
             reason: None,
+            problems: Vec::new(),
         }
     }
 
@@ -96,16 +104,17 @@ impl Change {
         let expires = self.expires.as_deref().map(|at| relative(at, now_ms));
         let ends = expires.as_deref().map(|when| format!(", expires {when}")).unwrap_or_default();
         let why = self.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let problems: Vec<String> = self.problems.iter().map(Problem::to_string).collect();
+        let problems = problems.join("; ");
         let said = match self.what {
             What::Current => {
                 let state = match &self.holder {
                     Some(holder) => format!("held by {holder}{token}{ends}"),
                     None => "free".to_owned(),
                 };
-                match self.waiting {
-                    None | Some(0) => state,
-                    Some(count) => format!("{state}; {count} in line"),
-                }
+                let line = self.waiting.filter(|&count| count > 0).map(|count| format!("; {count} in line"));
+                let problem = if problems.is_empty() { String::new() } else { format!("; problem: {problems}") };
+                format!("{state}{}{problem}", line.unwrap_or_default())
             }
             What::Created => "created".to_owned(),
             What::Deleted => "deleted".to_owned(),
@@ -125,6 +134,8 @@ impl Change {
             }
             What::Left => format!("{holder} waits no more{why}"),
             What::Denied => format!("{holder} is denied{why}"),
+            What::Problem => format!("problem: {problems}"),
+            What::Mended => "no problem any more".to_owned(),
         };
         plain(&said)
     }

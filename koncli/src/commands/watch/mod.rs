@@ -25,6 +25,7 @@ use crate::{
     args::{Format, WatchArgs},
     client::{Access, CallFailure, Connection, Error, Followed, Problem, Result, follow},
     output::{Output, lease_name, may_colour, wall_clock_ms},
+    text::similar_leases,
 };
 
 /// The time left is counted down so often.
@@ -142,7 +143,9 @@ impl View {
     fn begins(&self, scene: &Scene) {
         if self.canvas.is_none() {
             for name in scene.missing() {
-                self.out.say(format_args!("there is no lease {name} in {} yet", self.place));
+                let similar =
+                    similar_leases(&scene.similar(name)).map(|names| format!("; {names}")).unwrap_or_default();
+                self.out.say(format_args!("there is no lease {name} in {} yet{similar}", self.place));
             }
         }
     }

@@ -3,14 +3,17 @@
 use konductor_crds::{
     Lease, LeaseRequest,
     time::{format_timestamp, parse_timestamp},
-    v1::LeasePhase,
+    v1::{LeasePhase, reasons::READY},
 };
 
 use super::{
     change::What,
     scene::{Scene, said},
 };
-use crate::text::{fit, plain, span, width};
+use crate::{
+    commands::problem::problems,
+    text::{fit, plain, span, width},
+};
 
 /// Of the line of those who wait, so many are shown below their lease, where there is room.
 const LINE_SHOWN: usize = 5;
@@ -120,9 +123,9 @@ fn latest(scene: &Scene, frame: &Frame, most: usize) -> Vec<Row> {
     let heading = vec![(Style::Head, "Latest".to_owned())];
     let changes = scene.latest().iter().take(most - 2).map(|change| {
         let style = match change.what {
-            What::Granted | What::HandedOver => Style::Good,
+            What::Granted | What::HandedOver | What::Mended => Style::Good,
             What::AskedBack => Style::Warning,
-            What::Denied => Style::Bad,
+            What::Denied | What::Problem => Style::Bad,
             What::Ended if change.how != Some(konductor_crds::v1::HoldEnd::Released) => Style::Warning,
             _ => Style::Plain,
         };
@@ -174,13 +177,12 @@ fn leases(scene: &Scene, frame: &Frame, room: Option<usize>) -> (Row, Vec<Row>) 
             (if count == 0 { Style::Faint } else { Style::Plain }, count.to_string()),
             (Style::Plain, next),
         ]);
-        let mut rows: Vec<Row> = status
-            .conditions
-            .iter()
-            .filter(|condition| condition.type_ == "PolicyReady" && condition.status == "False")
-            .map(|condition| {
-                let why = condition.message.as_deref().or(condition.reason.as_deref()).unwrap_or_default();
-                vec![(Style::Bad, plain(&format!("    policy: {why}")))]
+        let mut rows: Vec<Row> = problems(lease)
+            .into_iter()
+            .map(|problem| {
+                let of = if problem.condition == READY { "spec" } else { "policy" };
+                let why = if problem.message.is_empty() { problem.reason } else { problem.message };
+                vec![(Style::Bad, plain(&format!("    {of}: {why}")))]
             })
             .collect();
         if room.is_some() {

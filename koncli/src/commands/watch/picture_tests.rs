@@ -128,15 +128,31 @@ fn what_is_wrong_is_seen() {
             ..Condition::default()
         }];
     }
+    let mut invalid = free("invalid");
+    if let Some(status) = &mut invalid.status {
+        status.conditions = vec![Condition {
+            type_: "Ready".into(),
+            status: "False".into(),
+            reason: Some("InvalidSpec".into()),
+            message: Some("no such ttl".into()),
+            ..Condition::default()
+        }];
+    }
     let mut new = free("new");
     new.status = None;
-    let mut scene = Scene::new(&["db".into(), "new".into(), "typo".into()]);
-    scene.lease_event(Followed::Listed("1".into(), vec![broken, new]), 0);
+    let mut scene = Scene::new(&["db".into(), "invalid".into(), "new".into(), "typo".into()]);
+    scene.lease_event(Followed::Listed("1".into(), vec![broken, invalid, new]), 0);
     scene.begin(0);
     scene.lease_event(Followed::Trouble("connection refused".into()), 0);
     let picture = picture(&scene, &frame(20, 100, 0));
     let seen = text(&picture);
-    for words in ["policy: out of fuel", "(no controller yet)", "(no such lease)", "may be old: connection refused"] {
+    for words in [
+        "policy: out of fuel",
+        "spec: no such ttl",
+        "(no controller yet)",
+        "(no such lease)",
+        "may be old: connection refused",
+    ] {
         assert!(seen.contains(words), "{words} in {seen}");
         let row = picture.rows.iter().find(|row| row.iter().any(|(_, text)| text.contains(words)));
         assert!(row.is_some_and(|row| row.iter().any(|(style, _)| *style == Style::Bad)), "{words}");

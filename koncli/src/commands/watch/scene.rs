@@ -1,7 +1,7 @@
 //! What is known of leases and of those who wait: from what the API server tells to what has changed. Nothing here reads
 //! a clock or writes to a terminal.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use konductor_crds::{
     Lease, LeaseRequest, LeaseStatus,
@@ -10,10 +10,17 @@ use konductor_crds::{
 };
 
 use super::change::{Change, What};
-use crate::client::{Followed, in_line, is_pending};
+use crate::{
+    client::{Followed, in_line, is_pending},
+    commands::problem::problems,
+    text::similar,
+};
 
 /// The changes that are kept for the picture: more than a terminal has lines for.
 const LATEST_KEPT: usize = 200;
+
+/// More than this nobody looks through for a name that is like another.
+const OTHERS_MOST: usize = 500;
 
 /// A namespace and a name.
 pub(super) type Key = (String, String);
@@ -24,6 +31,9 @@ pub(super) struct Scene {
     /// Only these leases; all if there are none.
     names: Vec<String>,
     leases: BTreeMap<Key, Lease>,
+    /// Names of leases that were there at the beginning and are not shown: what a name that no lease has may have been
+    /// meant to be.
+    others: BTreeSet<String>,
     /// Requests that wait, by lease and by their own names.
     waiting: BTreeMap<Key, BTreeMap<String, LeaseRequest>>,
     /// Whether changes are told: what there is at the beginning is none.
@@ -55,6 +65,11 @@ impl Scene {
     pub(super) fn missing(&self) -> impl Iterator<Item = &str> {
         let there = |name: &str| self.leases.keys().any(|(_, known)| known == name);
         self.names.iter().map(String::as_str).filter(move |name| !there(name))
+    }
+
+    /// The names of leases that a name may have been meant to be: not those that were asked for too.
+    pub(super) fn similar(&self, name: &str) -> Vec<String> {
+        similar(name, self.others.iter().cloned().collect())
     }
 
     pub(super) fn latest(&self) -> &VecDeque<Change> {
@@ -101,6 +116,7 @@ impl Scene {
             expires: status.expires.filter(|_| held),
             token: status.fencing_token,
             waiting: Some(self.count(lease)),
+            problems: problems(lease),
             ..change(What::Current, lease, now_ms)
         }
     }
@@ -136,13 +152,17 @@ impl Scene {
     fn lease_is(&mut self, lease: Lease, now_ms: i64) -> Vec<Change> {
         let key = key(&lease.metadata);
         if !(self.names.is_empty() || self.names.contains(&key.1)) {
+            if !self.began && self.others.len() < OTHERS_MOST {
+                self.others.insert(key.1);
+            }
             return Vec::new();
         }
         let before = self.leases.insert(key, lease.clone());
         match before {
             Some(before) if before.metadata.uid == lease.metadata.uid => {
+                let trouble = trouble(Some(&before), &lease, now_ms);
                 let old = before.status.unwrap_or_default();
-                since(&old, &lease, now_ms)
+                since(&old, &lease, now_ms).into_iter().chain(trouble).collect()
             }
             before => {
                 let gone = before.map(|before| change(What::Deleted, &before, now_ms));
@@ -152,7 +172,9 @@ impl Scene {
                     ..LeaseStatus::default()
                 });
                 let granted = since(&old.unwrap_or_default(), &lease, now_ms);
-                gone.into_iter().chain([change(What::Created, &lease, now_ms)]).chain(granted).collect()
+                let trouble = trouble(None, &lease, now_ms);
+                let created = [change(What::Created, &lease, now_ms)];
+                gone.into_iter().chain(created).chain(granted).chain(trouble).collect()
             }
         }
     }
@@ -282,6 +304,18 @@ fn of_request(what: What, request: &LeaseRequest, now_ms: i64) -> Change {
         holder: Some(request.spec.holder.clone()),
         ..Change::new(what, format_timestamp(now_ms), namespace, request.spec.lease.clone())
     }
+}
+
+/// Whether something else is wrong with a lease than was. Other words for the same, such as of a policy that fails each
+/// time it is asked, are no change.
+fn trouble(old: Option<&Lease>, lease: &Lease, now_ms: i64) -> Option<Change> {
+    let (before, problems) = (old.map(problems).unwrap_or_default(), problems(lease));
+    let before = before.iter().map(|problem| (problem.condition, &problem.reason));
+    if before.eq(problems.iter().map(|problem| (problem.condition, &problem.reason))) {
+        return None;
+    }
+    let what = if problems.is_empty() { What::Mended } else { What::Problem };
+    Some(Change { problems, ..change(what, lease, now_ms) })
 }
 
 /// What has happened to a lease since its status was `old`: every hold that began or ended, in order, also those that

@@ -271,3 +271,59 @@ fn the_json_of_a_change_has_the_names_that_scripts_rely_on() {
         })
     );
 }
+
+#[test]
+fn what_is_wrong_with_a_lease_is_told_at_the_beginning_and_when_it_changes() {
+    use konductor_crds::v1::Condition;
+    let with = |conditions: &[(&str, &str, &str)]| {
+        let mut lease = free("inv");
+        lease.status.get_or_insert_default().conditions = conditions
+            .iter()
+            .map(|&(type_, reason, message)| Condition {
+                type_: type_.into(),
+                status: "False".into(),
+                reason: Some(reason.into()),
+                message: Some(message.into()),
+                ..Condition::default()
+            })
+            .collect();
+        lease
+    };
+    let invalid = || with(&[("Held", "LeaseAvailable", ""), ("Ready", "InvalidSpec", "spec.ttl is \"1y\"")]);
+    let mut scene = Scene::new(&[]);
+    scene.lease_event(listed(vec![invalid()]), 0);
+    scene.request_event(listed(vec![]), 0);
+    let first = scene.begin(0);
+    assert_eq!(says(&first), ["prod/inv free; problem: InvalidSpec: spec.ttl is \"1y\""]);
+    let json = serde_json::to_value(&first[0]).expect("JSON");
+    assert_eq!(
+        (&json["problems"][0]["condition"], &json["problems"][0]["reason"]),
+        (&"Ready".into(), &"InvalidSpec".into())
+    );
+    let fault = |message| with(&[("PolicyReady", "PolicyFault", message)]);
+    for (now, expected) in [
+        (invalid(), vec![]),
+        (free("inv"), vec!["prod/inv no problem any more"]),
+        (fault("a trap"), vec!["prod/inv problem: PolicyFault: a trap"]),
+        (fault("another trap"), vec![]),
+        (invalid(), vec!["prod/inv problem: InvalidSpec: spec.ttl is \"1y\""]),
+    ] {
+        assert_eq!(says(&scene.lease_event(Followed::Modified(now), 0)), expected);
+    }
+    let mut other = fault("a trap");
+    other.metadata.uid = Some("another".into());
+    let again = says(&scene.lease_event(Followed::Modified(other), 0));
+    assert_eq!(again, ["prod/inv deleted", "prod/inv created", "prod/inv problem: PolicyFault: a trap"]);
+    let json = serde_json::to_value(change(What::Granted, &free("x"), 0)).expect("JSON");
+    assert_eq!(json.get("problems"), None, "{json}");
+}
+
+#[test]
+fn a_name_that_no_lease_has_may_have_been_meant_to_be_another() {
+    let mut scene = Scene::new(&["r1x".into(), "db".into()]);
+    scene.lease_event(listed(vec![free("r1"), free("db"), free("nightly")]), 0);
+    assert_eq!(scene.missing().collect::<Vec<_>>(), ["r1x"]);
+    assert_eq!(scene.similar("r1x"), ["r1"]);
+    assert!(scene.similar("dbs").is_empty(), "db was asked for by its name");
+    assert!(scene.similar("backup").is_empty());
+}
