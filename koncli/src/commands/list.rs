@@ -274,7 +274,10 @@ mod tests {
         let wide = Columns { namespace: true, wide: true };
         assert_eq!(wide.row(&inv, None, 0).last().map(String::as_str), Some("InvalidSpec"));
         assert_eq!(narrow.row(&inv, None, 0)[2], "Available", "a script reads the phase");
-        assert!(wide.troubled(std::slice::from_ref(&inv)).is_empty() && narrow.troubled(&[fine.clone()]).is_empty());
+        assert!(
+            wide.troubled(std::slice::from_ref(&inv)).is_empty()
+                && narrow.troubled(std::slice::from_ref(&fine)).is_empty()
+        );
         assert_eq!(
             narrow.troubled(&[fine.clone(), inv.clone()]),
             ["1 lease has a problem: inv (InvalidSpec); koncli lease status inv says which"]
