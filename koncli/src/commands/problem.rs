@@ -58,12 +58,16 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A free lease with conditions: type, status, reason, message.
+    /// A free lease with conditions.
     pub(in crate::commands) fn lease(name: &str, conditions: &[[&str; 4]]) -> Lease {
         let mut lease = Lease::new(name, LeaseSpec { ttl: "10m".to_owned(), ..LeaseSpec::default() });
-        let status = lease.status.get_or_insert_default();
-        status.phase = Some(LeasePhase::Available);
-        status.conditions = conditions
+        lease.status.get_or_insert_default().phase = Some(LeasePhase::Available);
+        with(lease, conditions)
+    }
+
+    /// The same lease with these conditions: type, status, reason, message.
+    pub(in crate::commands) fn with(mut lease: Lease, conditions: &[[&str; 4]]) -> Lease {
+        lease.status.get_or_insert_default().conditions = conditions
             .iter()
             .map(|&[type_, status, reason, message]| Condition {
                 type_: type_.to_owned(),

@@ -218,7 +218,8 @@ mod tests {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             encoder.write_all(raw).and_then(|()| encoder.finish()).expect("compressed")
         };
-        let file = std::env::temp_dir().join(format!("konductor-koncli-upload-{}.wasm.gz", std::process::id()));
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("p.wasm.gz");
         for raw in [module(1_000, |_| 0), module(2 * LIMIT, |_| 0)] {
             std::fs::write(&file, gzip(&raw)).expect("written");
             let (read, packed) = (read("p", &file).expect("read"), pack(raw).expect("packed"));
@@ -232,7 +233,6 @@ mod tests {
             let error = read("p", &file).expect_err(problem);
             assert!(error.to_string().contains(problem) && error.exit_code() == 2, "{error}");
         }
-        std::fs::remove_file(&file).expect("removed");
     }
 
     #[test]

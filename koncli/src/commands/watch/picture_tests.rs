@@ -1,12 +1,12 @@
 //! Pictures of scenes, in virtual time, without a terminal.
 
-use konductor_crds::v1::{Condition, HoldEnd, RequestPhase};
+use konductor_crds::v1::{HoldEnd, RequestPhase};
 
 use super::{
     super::scene::tests::{after, free, held, request, scene},
     *,
 };
-use crate::client::Followed;
+use crate::{client::Followed, commands::problem::tests::with};
 
 fn frame(rows: usize, columns: usize, now_ms: i64) -> Frame {
     Frame { rows, columns, now_ms, place: "namespace prod".into(), namespaces: false, scroll: 0 }
@@ -119,25 +119,8 @@ fn the_time_left_runs_out() {
 
 #[test]
 fn what_is_wrong_is_seen() {
-    let mut broken = free("db");
-    if let Some(status) = &mut broken.status {
-        status.conditions = vec![Condition {
-            type_: "PolicyReady".into(),
-            status: "False".into(),
-            message: Some("out of fuel".into()),
-            ..Condition::default()
-        }];
-    }
-    let mut invalid = free("invalid");
-    if let Some(status) = &mut invalid.status {
-        status.conditions = vec![Condition {
-            type_: "Ready".into(),
-            status: "False".into(),
-            reason: Some("InvalidSpec".into()),
-            message: Some("no such ttl".into()),
-            ..Condition::default()
-        }];
-    }
+    let broken = with(free("db"), &[["PolicyReady", "False", "PolicyFault", "out of fuel"]]);
+    let invalid = with(free("invalid"), &[["Ready", "False", "InvalidSpec", "no such ttl"]]);
     let mut new = free("new");
     new.status = None;
     let mut scene = Scene::new(&["db".into(), "invalid".into(), "new".into(), "typo".into()]);

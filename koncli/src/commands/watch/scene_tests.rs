@@ -7,6 +7,7 @@ use konductor_crds::{
 };
 
 use super::*;
+use crate::commands::problem::tests::with;
 
 /// A lease that somebody has, who asked with the request of uid `HOLDER-uid`.
 pub(in crate::commands::watch) fn held(name: &str, holder: &str, token: i64, expires_ms: i64) -> Lease {
@@ -274,22 +275,8 @@ fn the_json_of_a_change_has_the_names_that_scripts_rely_on() {
 
 #[test]
 fn what_is_wrong_with_a_lease_is_told_at_the_beginning_and_when_it_changes() {
-    use konductor_crds::v1::Condition;
-    let with = |conditions: &[(&str, &str, &str)]| {
-        let mut lease = free("inv");
-        lease.status.get_or_insert_default().conditions = conditions
-            .iter()
-            .map(|&(type_, reason, message)| Condition {
-                type_: type_.into(),
-                status: "False".into(),
-                reason: Some(reason.into()),
-                message: Some(message.into()),
-                ..Condition::default()
-            })
-            .collect();
-        lease
-    };
-    let invalid = || with(&[("Held", "LeaseAvailable", ""), ("Ready", "InvalidSpec", "spec.ttl is \"1y\"")]);
+    const INVALID: [&str; 4] = ["Ready", "False", "InvalidSpec", "spec.ttl is \"1y\""];
+    let invalid = || with(free("inv"), &[["Held", "False", "LeaseAvailable", ""], INVALID]);
     let mut scene = Scene::new(&[]);
     scene.lease_event(listed(vec![invalid()]), 0);
     scene.request_event(listed(vec![]), 0);
@@ -300,7 +287,7 @@ fn what_is_wrong_with_a_lease_is_told_at_the_beginning_and_when_it_changes() {
         (&json["problems"][0]["condition"], &json["problems"][0]["reason"]),
         (&"Ready".into(), &"InvalidSpec".into())
     );
-    let fault = |message| with(&[("PolicyReady", "PolicyFault", message)]);
+    let fault = |message| with(free("inv"), &[["PolicyReady", "False", "PolicyFault", message]]);
     for (now, expected) in [
         (invalid(), vec![]),
         (free("inv"), vec!["prod/inv no problem any more"]),
